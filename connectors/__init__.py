@@ -1,0 +1,1 @@
+"""A source in, masked Mentions out. Knows the schemas and nothing of the pipeline but its errors, metrics and settings."""

@@ -1,0 +1,234 @@
+"""A source's own fields to a Mention: names, types, times, masking. The one place where a record is judged."""
+
+import datetime as dt
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+from zoneinfo import ZoneInfo
+
+from connectors.masking import Masker, Pseudonymiser
+from pipeline.errors import ConfigurationError, InvalidMessage
+from schemas import identity
+from schemas.mention import MappedField, Mention
+from schemas.vocabulary import AuthorRole, Channel
+
+_CHANNELS: tuple[str, ...] = get_args(Channel)
+_ROLES: tuple[str, ...] = get_args(AuthorRole)
+_TRUE = frozenset({"1", "true", "yes", "y", "是", "t"})
+_FALSE = frozenset({"0", "false", "no", "n", "否", "f", ""})
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_DATE_ONLY = re.compile(r"\d{4}[-/.年]?\d{1,2}[-/.月]?\d{1,2}日?\Z")
+_EARLIEST_MS = 631_152_000_000  # 1990-01-01: before this no customer wrote to anybody's feed
+_DAY_MS = 86_400_000
+_DEFAULT_REVIEWS = (
+    "此用户未填写评价内容",
+    "此用户没有填写评价",
+    "系统默认好评",
+    "系统默认评价",
+    "默认好评",
+    "评价方未及时做出评价",
+)
+
+
+def is_date_only(value: object) -> bool:
+    """Whether a time, as the source writes it, names a day and no hour."""
+    return isinstance(value, str) and _DATE_ONLY.match(value.strip()) is not None
+
+
+def parse_time(value: str, zone: ZoneInfo, form: str | None) -> int:
+    """Milliseconds since the epoch, UTC. Times without a zone are in ``zone``; a bare date is its local midnight.
+
+    Understood without a ``form`` (a strptime pattern): ISO 8601, with / for -, and epoch seconds or milliseconds.
+
+    Raises:
+        ValueError: none of these.
+    """
+    value = value.strip()
+    if form is not None:
+        moment = dt.datetime.strptime(value, form)  # noqa: DTZ007 - a missing zone is the source's, set below
+    elif value.isdigit() and len(value) in (10, 13):
+        return int(value) * (1000 if len(value) == 10 else 1)
+    else:
+        moment = dt.datetime.fromisoformat(_iso(value))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return int(moment.timestamp() * 1000)
+
+
+def _iso(value: str) -> str:
+    if "/" not in value and "年" not in value:
+        return value
+    day, _, rest = value.replace("年", "/").replace("月", "/").replace("日", " ").partition(" ")
+    year, month, number = day.split("/")
+    return f"{year}-{month:0>2}-{number:0>2}T{rest.strip()}".rstrip("T")
+
+
+class Mapper:
+    """Makes Mentions of one source's records.
+
+    Args:
+        source_id: the source's immutable name.
+        channel: of every record, unless a field ``channel`` is mapped.
+        fields: our field to the source's.
+        time_zone: of times that name none.
+        time_format: a strptime pattern, where the times are in no form that is understood by itself.
+        masker, pseudonymise: what takes personal data out.
+    """
+
+    def __init__(
+        self,
+        source_id: str,
+        channel: Channel,
+        fields: Mapping[MappedField, str],
+        time_zone: str,
+        time_format: str | None,
+        masker: Masker,
+        pseudonymise: Pseudonymiser,
+    ) -> None:
+        self._source_id = source_id
+        self._channel: Channel = channel
+        self._fields = dict(fields)
+        zone = ZoneInfo(time_zone)
+        # Exports repeat their dates thousands of times: parsing each once is a third of the cost of a record.
+        self._time: Callable[[str], int] = functools.lru_cache(65_536)(lambda text: parse_time(text, zone, time_format))
+        self._mask = masker.mask
+        self._pseudonymise = pseudonymise
+
+    def missing(self, available: Mapping[str, Any] | list[str]) -> list[str]:
+        """The source's fields that the mapping names and that are not among ``available``."""
+        return [name for name in self._fields.values() if name not in available]
+
+    def mention(self, record: Mapping[str, Any], now: int) -> tuple[Mention, str]:
+        """The masked mention of a record and the hash of its mapped fields.
+
+        Without a native id the ``mention_id`` is left empty: it takes the number of equal records, which the source
+        knows.
+
+        Args:
+            record: the source's fields.
+            now: time of reading, ms UTC.
+
+        Raises:
+            InvalidMessage: a field is missing, of the wrong type, or its time cannot be.
+        """
+        native = self._native_id(record)
+        event_time, observed = self._event_time(record, now)
+        text = self._string(record, "text", required=True)
+        author = self._string(record, "author")
+        content = identity.content_hash(
+            *(str(record.get(source)) for source in self._fields.values()),
+        )
+        mention = Mention(
+            mention_id=identity.mention_id(self._source_id, native) if native else "",
+            source_id=self._source_id,
+            native_id=self._mask(native) if native else None,
+            channel=self._choice(record, "channel", _CHANNELS, self._channel),
+            text=self._mask(text),
+            event_time=event_time,
+            ingest_time=now,
+            author=self._pseudonymise(author) if author else None,
+            author_role=self._choice(record, "author_role", _ROLES, "unknown"),
+            incentivised=self._flag(record, "incentivised"),
+            default_review=len(text) < 40 and text.strip(" .。!！[]【】(（)）").startswith(_DEFAULT_REVIEWS),
+            observed=observed,
+            rating=self._number(record, "rating"),
+            repost_of=self._optional(record, "repost_of"),
+            product=self._optional(record, "product"),
+            product_batch=self._optional(record, "product_batch"),
+            version=self._optional(record, "version"),
+            carrier=self._optional(record, "carrier"),
+            region=self._optional(record, "region"),
+            url=self._optional(record, "url"),
+        )
+        return mention, content
+
+    def _raw(self, record: Mapping[str, Any], name: MappedField) -> Any:
+        source = self._fields.get(name)
+        return None if source is None else record.get(source)
+
+    def _string(self, record: Mapping[str, Any], name: MappedField, *, required: bool = False) -> str:
+        value = self._raw(record, name)
+        if isinstance(value, str):
+            return _CONTROL.sub(" ", value) if _CONTROL.search(value) else value
+        if value is None:
+            if required:
+                raise InvalidMessage(
+                    "missing_field", f"{name} (field {self._fields.get(name)!r} of the source) is missing"
+                )
+            return ""
+        if isinstance(value, int) and not isinstance(value, bool) and not required:
+            return str(value)
+        raise InvalidMessage("wrong_type", f"{name} is a {type(value).__name__}; text is needed")
+
+    def _optional(self, record: Mapping[str, Any], name: MappedField) -> str | None:
+        if name not in self._fields:
+            return None
+        return self._mask(self._string(record, name).strip()) or None
+
+    def _native_id(self, record: Mapping[str, Any]) -> str:
+        if isinstance(self._raw(record, "native_id"), float):
+            raise InvalidMessage(
+                "wrong_type", "native_id is a number with a fraction: such ids lose digits; give it as text"
+            )
+        return self._string(record, "native_id").strip()
+
+    def _event_time(self, record: Mapping[str, Any], now: int) -> tuple[int, bool]:
+        if "event_time" not in self._fields:
+            return now, True
+        value = self._raw(record, "event_time")
+        if value is None or value == "":
+            raise InvalidMessage(
+                "missing_field", f"event_time (field {self._fields['event_time']!r} of the source) is missing"
+            )
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InvalidMessage("wrong_type", f"event_time is a {type(value).__name__}; text or an integer is needed")
+        try:
+            moment = self._time(str(value))
+        except (ValueError, OverflowError):
+            raise InvalidMessage("wrong_type", f"event_time {self._mask(str(value)[:40])!r} is no time") from None
+        if not _EARLIEST_MS <= moment <= now + _DAY_MS:
+            raise InvalidMessage(
+                "absurd_time", f"event_time {str(value)[:40]!r} lies before 1990 or more than a day ahead"
+            )
+        return moment, False
+
+    def _number(self, record: Mapping[str, Any], name: MappedField) -> float | None:
+        value = self._raw(record, name)
+        if value is None or value == "":
+            return None
+        try:
+            number = float(unicodedata.normalize("NFKC", value) if isinstance(value, str) else value)
+        except (TypeError, ValueError):
+            raise InvalidMessage("wrong_type", f"{name} is no number") from None
+        if number != number or abs(number) > 1e9:
+            raise InvalidMessage("wrong_type", f"{name} is no number that can be meant")
+        return number
+
+    def _flag(self, record: Mapping[str, Any], name: MappedField) -> bool:
+        value = self._raw(record, name)
+        word = str(value).strip().lower()
+        if value is None or word in _FALSE:
+            return False
+        if word in _TRUE:
+            return True
+        raise InvalidMessage("wrong_type", f"{name} is neither true nor false")
+
+    def _choice(self, record: Mapping[str, Any], name: MappedField, allowed: tuple[str, ...], default: Any) -> Any:
+        value = self._raw(record, name)
+        if value is None or value == "":
+            return default
+        if value not in allowed:
+            raise InvalidMessage("wrong_type", f"{name} must be one of {', '.join(allowed)}")
+        return value
+
+
+def check_mapping(fields: Mapping[MappedField, str], where: str) -> None:
+    """Refuse a mapping that cannot work.
+
+    Raises:
+        ConfigurationError: no text is mapped.
+    """
+    if "text" not in fields:
+        raise ConfigurationError(f"{where}.fields: 'text' is missing; it says which field holds the customer's words")

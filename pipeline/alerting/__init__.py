@@ -1,0 +1,1 @@
+"""What a signal says to people."""

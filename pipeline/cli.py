@@ -1,0 +1,247 @@
+"""The command ``complaint-radar``. Each command imports what it needs when it is called: ``--help`` stays quick."""
+
+import logging
+import signal as signals
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import ConfigurationError, RadarError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Complaint Radar 客户异议雷达: objection spikes per product batch, early and explained.",
+)
+dead_letters = typer.Typer(
+    no_args_is_help=True, help="Records that could not be taken in: list them, see them, read them again."
+)
+app.add_typer(dead_letters, name="dead-letters")
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+
+
+class OutputFormat(StrEnum):
+    """How `sql` prints its rows."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def main() -> None:
+    """Entry point: errors that are meant to happen become one message and an exit code, not a trace."""
+    try:
+        app()
+    except ConfigurationError as error:
+        typer.echo(f"configuration: {error}", err=True)
+        sys.exit(EXIT_CONFIGURATION)
+    except RadarError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("complaint-radar"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; the block in hand is finished and committed."""
+    stop = threading.Event()
+    before = {number: signals.signal(number, lambda *_: stop.set()) for number in (signals.SIGTERM, signals.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signals.signal(number, handler)
+
+
+@app.command()
+def run(
+    config: ConfigOption = Path("radar.yaml"),
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="End when the sources have given all they have.")
+    ] = False,
+    close: Annotated[
+        bool, typer.Option("--close", help="With --until-end: the history is complete, decide its last steps too.")
+    ] = False,
+) -> None:
+    """Read the sources, score, detect and store, in one process and one data folder."""
+    from pipeline.runtime.run import run as run_embedded
+    from pipeline.settings import load
+
+    if close and not until_end:
+        raise ConfigurationError("--close: only with --until-end; while sources go on, no history is complete")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    with _stop_on_signals() as stop:
+        run_embedded(load(config), stop, until_end=until_end, close=close)
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option("--data-dir", help="Where to leave the database; by default a new folder.")
+    ] = None,
+) -> None:
+    """Replay 60 days of a scripted world and check that every signal that must come came, and no other."""
+    from pipeline.runtime.demo import demo as run_demo
+
+    raise typer.Exit(run_demo(keep))
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Option("--input", help='JSON lines: {"id", "text", "channel"} or any mention.')],
+    target: Annotated[Path, typer.Option("--output", help="JSON lines, one for each input line, in its order.")],
+    catalogue: Annotated[Path | None, typer.Option("--catalogue", help="Products and lots, as for `run`.")] = None,
+    time_zone: Annotated[str, typer.Option(help="Zone of the catalogue's days.")] = "Asia/Shanghai",
+    sentiment: Annotated[str, typer.Option(help="builtin or snownlp.")] = "builtin",
+) -> None:
+    """Score texts: sentiment, objections, speech act, emotion, severity, product and lot."""
+    from connectors.catalogue import read_catalogue
+    from pipeline.scoring.score_lines import score_lines
+    from pipeline.scoring.scorer import Scorer
+
+    if sentiment not in ("builtin", "snownlp"):
+        raise ConfigurationError(f"--sentiment: {sentiment!r} does not do; builtin or snownlp")
+    if not source.is_file():
+        raise ConfigurationError(f"--input: {source} does not exist")
+    scorer = Scorer(read_catalogue(catalogue, time_zone) if catalogue else [], sentiment=sentiment)  # type: ignore[arg-type]
+    with source.open("rb") as lines, target.open("wb") as out:
+        out.writelines(line + b"\n" for line in score_lines(scorer, lines))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT; tables and views are described in docs/tables.md.")],
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
+    ] = None,
+    output: Annotated[OutputFormat, typer.Option("--format", help="table, json or csv.")] = OutputFormat.TABLE,
+) -> None:
+    """Ask the database, whether `run` holds it or not."""
+    from pipeline.storage.sql_service import ask
+
+    sys.stdout.buffer.write(ask(_data_dir(config, data_dir), query, output.value))
+
+
+@app.command()
+def migrate(
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what would be done; exit code 1 if anything would.")
+    ] = False,
+) -> None:
+    """Bring the database to this version's tables and views."""
+    from pipeline.runtime.embedded import open_engine
+    from pipeline.storage import migrations
+
+    engine = open_engine(_data_dir(config, data_dir))
+    try:
+        names = [one.name for one in migrations.pending(engine)] if check else migrations.migrate(engine)
+    finally:
+        engine.close()
+    for name in names:
+        typer.echo(f"{'pending' if check else 'applied'}: {name}")
+    if not names:
+        typer.echo("nothing to do: the database is at this version")
+    raise typer.Exit(EXIT_FAILED if check and names else 0)
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+) -> None:
+    """The records refused, newest first."""
+    from pipeline.storage import dead_letters as letters
+    from pipeline.storage.sql_service import ask
+
+    folder = _data_dir(config, data_dir)
+    found = letters.list_dead_letters(
+        lambda query: ask(folder, query, "jsonl"), limit=limit, reason=reason, source=source
+    )
+    for one in found:
+        typer.echo(
+            f"{one.dead_letter_id}  {one.state:<8}  {one.source_id}  {one.reason:<14}  {one.locator}  {one.detail}"
+        )
+    typer.echo(f"{len(found)} dead letters", err=True)
+
+
+@dead_letters.command("show")
+def show_dead_letter(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="As `list` prints it; its beginning is enough.")],
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
+    ] = None,
+) -> None:
+    """One refused record, with its masked content."""
+    from pipeline.storage import dead_letters as letters
+    from pipeline.storage.sql_service import ask
+
+    folder = _data_dir(config, data_dir)
+    letter = letters.show_dead_letter(lambda query: ask(folder, query, "jsonl"), identity)
+    for name in letter.__struct_fields__:
+        typer.echo(f"{name:<15} {getattr(letter, name)}")
+
+
+@dead_letters.command("replay")
+def replay_dead_letters(
+    identities: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="As `list` prints them; none: all.")
+    ] = None,
+    config: ConfigOption = Path("radar.yaml"),
+    reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
+) -> None:
+    """Read refused records again at their source, as it is configured now.
+
+    If `run` is at work it does so at its next turn, else it is done here. What is refused again stays a dead letter.
+    """
+    from pipeline.runtime.run import replay
+    from pipeline.settings import load
+
+    replay(load(config), identities or [], reason, source, typer.echo)
+
+
+def _data_dir(config: Path, data_dir: Path | None) -> Path:
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise ConfigurationError(f"--data-dir: {data_dir} is no folder")
+        return data_dir
+    from pipeline.settings import load
+
+    return load(config).data_dir

@@ -1,0 +1,1 @@
+"""Detection: scored rows and watermarks in, step counts and signals out. Pure; its state is a snapshot of records."""

@@ -1,0 +1,122 @@
+"""Which single dimension explains an excess best: the lot, a carrier, a region, a channel, a version, or none.
+
+A value explains an excess when it holds at least half of it, clearly more than its share of the exposure
+(`MARGIN`), and more than chance would put there (a one-sided binomial tail below `CHANCE`). Of several the one with the
+widest margin is named. The shares are point estimates; only mentions of steps that are not final yet are looked at.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betainc
+
+from pipeline.detection.tally import NOT_EXPOSURE, Entry
+from schemas.signal import Concentration, DriverShare
+from schemas.vocabulary import Dimension
+
+HALF = 0.5
+MARGIN = 0.3
+CHANCE = 0.05
+
+DIMENSIONS: dict[Dimension, Callable[[Entry], str]] = {
+    "carrier": lambda entry: entry.carrier,
+    "region": lambda entry: entry.region,
+    "channel": lambda entry: entry.channel,
+    "version": lambda entry: entry.version,
+}
+
+
+class Member(NamedTuple):
+    """One value of a dimension: its voices against the type, those expected of it, and its exposure."""
+
+    value: str
+    observed: float
+    expected: float
+    exposure: float
+
+
+def driver(dimension: Dimension, members: Sequence[Member]) -> tuple[DriverShare, bool] | None:
+    """The member with the widest margin of excess over exposure, and whether it explains the excess.
+
+    None where there is nothing to compare: fewer than two members, or no exposure, or no excess.
+    """
+    observed, expected, exposure = (np.array([member[column] for member in members]) for column in (1, 2, 3))
+    if len(members) < 2 or exposure.sum() <= 0:
+        return None
+    surplus = np.maximum(observed - expected, 0.0)
+    if surplus.sum() <= 0:
+        return None
+    excess, share = surplus / surplus.sum(), exposure / exposure.sum()
+    top = int(np.argmax(excess - share))
+    count, total = float(observed[top]), float(observed.sum())
+    chance = float(betainc(count, total - count + 1.0, share[top])) if count > 0 else 1.0
+    clear = bool(excess[top] >= HALF and excess[top] - share[top] >= MARGIN and chance <= CHANCE)
+    return DriverShare(dimension, members[top].value, float(excess[top]), float(share[top])), clear
+
+
+def by_value(
+    entries: Iterable[Entry], type_index: int, value_of: Callable[[Entry], str], expected: float
+) -> list[Member]:
+    """The values of a dimension among a unit's entries; what was expected is shared out by their mentions.
+
+    Entries whose value is unknown say nothing about the dimension. Ordered by value.
+    """
+    mentions: Counter[str] = Counter()
+    objecting: Counter[str] = Counter()
+    for entry in entries:
+        value = value_of(entry)
+        if value and not entry.dead and not entry.flags & NOT_EXPOSURE:
+            mentions[value] += 1
+            objecting[value] += entry.objects_to(type_index)
+    total = sum(mentions.values())
+    return [
+        Member(value, objecting[value], expected * count / total, count) for value, count in sorted(mentions.items())
+    ]
+
+
+def concentration(
+    own: Sequence[Entry],
+    type_index: int,
+    expected: float,
+    lot: str,
+    siblings: Sequence[Member],
+    fixed: Mapping[str, bool],
+) -> Concentration:
+    """The verdict on one excess.
+
+    Args:
+        own: the unit's entries in the window.
+        type_index: what they object to.
+        expected: voices expected of the unit in the window.
+        lot: of the unit; a version of the same name is not another dimension.
+        siblings: lots of the product, the unit's among them; empty for other subjects.
+        fixed: dimensions that the subject itself fixes (a carrier's own mentions all have that carrier).
+    """
+    found = [driver("batch", siblings)]
+    for dimension, value_of in DIMENSIONS.items():
+        if not fixed.get(dimension):
+            members = by_value(own, type_index, value_of, expected)
+            if dimension == "version":
+                members = [member for member in members if member.value != lot] if lot else members
+            found.append(driver(dimension, members))
+    drivers = [result for result in found if result is not None]
+    shares = [share for share, _ in drivers]
+    clear = [share for share, explains in drivers if explains]
+    if not clear:
+        return Concentration("none", "", shares)
+    best = max(clear, key=lambda share: share.share_of_excess - share.share_of_exposure)
+    return Concentration(best.dimension, best.value, shares)
+
+
+def held_by_one_lot(entries: Iterable[Entry], type_index: int, expected: float) -> bool:
+    """Whether one lot of one product explains the excess of a subject that is no product."""
+    members = by_value(
+        entries,
+        type_index,
+        lambda entry: f"{entry.product_id}\x1f{entry.product_batch_id}" if entry.product_id else "",
+        expected,
+    )
+    result = driver("batch", members)
+    return result is not None and result[1]

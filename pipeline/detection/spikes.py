@@ -1,0 +1,248 @@
+"""Spikes: opened by the scan, updated as they grow, closed when the series has been calm."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betainc
+
+from pipeline.detection.concentration import Member, concentration, held_by_one_lot
+from pipeline.detection.evidence import historic, opening, strongest
+from pipeline.detection.exposure import Ints
+from pipeline.detection.lifecycle import OpenSignal, OpenSignals
+from pipeline.detection.rules import Rules
+from pipeline.detection.scan import CALM, Scan, threshold
+from pipeline.detection.tally import Entry, Tally, UnitKey
+from pipeline.detection.units import Units
+from schemas.identity import signal_id
+from schemas.signal import Concentration, Signal
+from schemas.vocabulary import OBJECTION_TYPES, SubjectKind
+
+DELIVERY = OBJECTION_TYPES.index("delivery")
+
+
+class Cell(NamedTuple):
+    """One series in one window of a scan."""
+
+    row: int
+    type_index: int
+    window: int
+    """Index into the scan's windows."""
+
+
+def interval(mean: float, size: float) -> tuple[float, float]:
+    """Central 95 % interval of a negative binomial count, by bisection on its distribution function."""
+    if not mean > 0:
+        return (0.0, 0.0)
+    share = mean / (size + mean)
+
+    def quantile(level: float) -> float:
+        low, high = -1, 1
+        while 1.0 - betainc(high + 1.0, size, share) < level:
+            low, high = high, high * 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            if 1.0 - betainc(middle + 1.0, size, share) >= level:
+                high = middle
+            else:
+                low = middle
+        return float(high)
+
+    return (quantile(0.025), quantile(0.975))
+
+
+class Spikes:
+    """Opens, updates and closes the spikes of one detector."""
+
+    def __init__(self, units: Units, tally: Tally, signals: OpenSignals) -> None:
+        self._units = units
+        self._tally = tally
+        self._signals = signals
+
+    def slots(self) -> list[int]:
+        """Slots of the units with an open spike."""
+        return [self._units.index[unit] for unit, _ in self._signals.spikes]
+
+    def alarmed(self) -> Ints:
+        """(m, 2): slot and type of each open spike."""
+        pairs = sorted((self._units.index[unit], type_index) for unit, type_index in self._signals.spikes)
+        return np.array(pairs, np.int64).reshape(-1, 2)
+
+    def review(self, scan: Scan, rules: Rules, unheard: Mapping[UnitKey, bool]) -> list[Signal]:
+        """Update and close open spikes. ``unheard``: units that no source could have spoken of in this step."""
+        said = []
+        rows = {int(slot): row for row, slot in enumerate(scan.slots)}
+        for held in self._signals.of_kind("spike"):
+            unit, type_index = held.series
+            row = rows[self._units.index[unit]]
+            window = int(np.argmin(np.abs(np.array(scan.windows) - held.signal.window)))
+            said += self._review_one(held, scan, Cell(row, type_index, window), rules, unheard.get(unit, False))
+        return said
+
+    def _review_one(self, held: OpenSignal, scan: Scan, cell: Cell, rules: Rules, unheard: bool) -> list[Signal]:
+        fresh = int(scan.newest[cell.row, cell.type_index])
+        held.voices += fresh
+        at = (cell.window, cell.row, cell.type_index)
+        tail = float(scan.expected.tail(scan.voices)[at])
+        if unheard:
+            return []
+        held.calm = held.calm + 1 if tail > CALM else 0
+        self._signals.dirty.add(held.signal.signal_id)
+        if held.calm >= rules.policy.close_after:
+            slot = int(scan.slots[cell.row])
+            self._units.reset[slot, cell.type_index] = scan.step
+            self._units.dirty.add(slot)
+            signal = self._tell(held, scan, cell, rules, closing=True)
+            self._signals.remove(signal.signal_id)
+            return [signal]
+        if held.grown():
+            return [self._tell(held, scan, cell, rules, closing=False)]
+        return []
+
+    def _tell(self, held: OpenSignal, scan: Scan, cell: Cell, rules: Rules, *, closing: bool) -> Signal:
+        at = (cell.window, cell.row, cell.type_index)
+        observed, mean = int(scan.voices[at]), _number(scan.expected.mean[at])
+        changes: dict[str, object] = {
+            "step_start": rules.steps.start(scan.step),
+            "observed": observed,
+            "expected": mean,
+            "interval": interval(mean, _number(scan.expected.size[at])),
+            "exposure": float(scan.exposure[cell.window, cell.row]),
+            "rate_ratio": observed / mean if mean > 0 else 0.0,
+            "p_value": min(1.0, float(scan.expected.tail(scan.voices)[at]) * len(scan.windows)),
+            "voices": held.voices,
+        }
+        if not closing:
+            entries = list(self._entries(held.series[0], scan.step, scan.windows[cell.window]))
+            against = opening(entries, cell.type_index)
+            changes["evidence"] = strongest(against, cell.type_index) or held.signal.evidence
+            changes["severity"] = max((entry.severity for entry in against), default=held.signal.severity)
+            changes["concentration"] = self._concentration(scan, cell, entries)
+        return held.say("closed" if closing else "updated", **changes)
+
+    def open(self, scan: Scan, rules: Rules, history: Ints) -> list[Signal]:
+        """Open spikes where the scan is rarer than the promise allows. ``history``: steps heard of each row's subject."""
+        window, p_value = scan.best()
+        limit = threshold(rules.policy, rules.steps.length, rules.lots)
+        closed = self._units.reset[scan.slots] == scan.step  # just now, after the scan
+        rare = (p_value < limit) & ~closed & (scan.newest >= 1) & (history >= rules.policy.minimum_history)[:, None]
+        said = []
+        for row, type_index in zip(*(axis.tolist() for axis in np.nonzero(rare)), strict=True):
+            unit = self._unit(int(scan.slots[row]))
+            if (unit, type_index) not in self._signals.spikes:
+                cell = Cell(row, type_index, int(window[row, type_index]))
+                said += self._open_one(unit, scan, cell, float(p_value[row, type_index]), limit, rules)
+        return said
+
+    def _open_one(
+        self, unit: UnitKey, scan: Scan, cell: Cell, p_value: float, limit: float, rules: Rules
+    ) -> list[Signal]:
+        at = (cell.window, cell.row, cell.type_index)
+        length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
+        entries = list(self._entries(unit, scan.step, length))
+        verdict = self._concentration(scan, cell, entries)
+        if _explained_elsewhere(unit, cell.type_index, mean, entries, verdict):
+            return []
+        against = opening(entries, cell.type_index)
+        observed, start = int(scan.voices[at]), rules.steps.start(scan.step)
+        kind: SubjectKind = unit[0]  # type: ignore[assignment]
+        signal = Signal(
+            signal_id=signal_id("spike", *unit, OBJECTION_TYPES[cell.type_index], start),
+            revision=0,
+            event="opened",
+            kind="spike",
+            tier="ticket",
+            severity=max((entry.severity for entry in against), default=0),
+            historic=historic(against, rules.policy.alerting_horizon_ms),
+            subject_kind=kind,
+            subject_id=unit[1],
+            product_batch_id=unit[2],
+            objection_type=OBJECTION_TYPES[cell.type_index],
+            opened_step=start,
+            step_start=start,
+            observed=observed,
+            expected=mean,
+            interval=interval(mean, float(scan.expected.size[at])),
+            exposure=float(scan.exposure[cell.window, cell.row]),
+            exposure_kind="units" if self._units.by_units[scan.slots[cell.row]] else "mentions",
+            rate_ratio=observed / mean,
+            window=length,
+            p_value=p_value,
+            voices=observed,
+            concentration=verdict,
+            evidence=strongest(against, cell.type_index),
+            opening_state=_opening_state(scan, cell, limit),
+            versions=rules.versions,
+        )
+        self._signals.add(OpenSignal(signal, voices=observed))
+        return [signal]
+
+    def _unit(self, slot: int) -> UnitKey:
+        kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
+        return kind, subject_id, lot
+
+    def _entries(self, unit: UnitKey, step: int, length: int) -> Iterator[Entry]:
+        """The unit's live entries in a window, as far as they are still held."""
+        for index in range(step - length + 1, step + 1):
+            open_step = self._tally.steps.get(index)
+            if open_step is not None:
+                yield from (entry for entry in open_step.units.get(unit, ()) if not entry.dead)
+
+    def _concentration(self, scan: Scan, cell: Cell, entries: Sequence[Entry]) -> Concentration:
+        slot = int(scan.slots[cell.row])
+        unit = self._unit(slot)
+        expected = _number(scan.expected.mean[cell.window, cell.row, cell.type_index])
+        siblings = self._siblings(scan, cell, slot) if unit[0] == "product" else []
+        return concentration(entries, cell.type_index, expected, unit[2], siblings, {unit[0]: True})
+
+    def _siblings(self, scan: Scan, cell: Cell, slot: int) -> list[Member]:
+        """The product's lots in the same window, those measured like this one, in the order of their names."""
+        units = self._units
+        same = (units.subject[scan.slots] == units.subject[slot]) & (units.by_units[scan.slots] == units.by_units[slot])
+        members = [
+            Member(
+                self._unit(int(scan.slots[row]))[2],
+                float(scan.voices[cell.window, row, cell.type_index]),
+                _number(scan.expected.mean[cell.window, row, cell.type_index]),
+                float(scan.exposure[cell.window, row]),
+            )
+            for row in np.flatnonzero(same)
+        ]
+        return sorted(members)
+
+
+def _number(value: float) -> float:
+    return 0.0 if np.isnan(value) else float(value)
+
+
+def _explained_elsewhere(
+    unit: UnitKey, type_index: int, mean: float, entries: Sequence[Entry], verdict: Concentration
+) -> bool:
+    """Whether the excess is another subject's: one lot's for a carrier, region or channel; a carrier's for a lot.
+
+    A failing carrier makes every lot that it delivers look late: where a carrier explains the excess of `delivery`
+    better than the lot does, the carrier's own spike tells it and no lot is blamed.
+    """
+    if unit[0] == "product":
+        return type_index == DELIVERY and verdict.dimension == "carrier"
+    return held_by_one_lot(entries, type_index, mean)
+
+
+def _opening_state(scan: Scan, cell: Cell, limit: float) -> str:
+    """JSON of what the decision was made from, a few hundred bytes."""
+    row, type_index = cell.row, cell.type_index
+    state = {
+        "windows": list(scan.windows),
+        "voices": scan.voices[:, row, type_index].tolist(),
+        "mentions": scan.mentions[:, row].tolist(),
+        "exposure": [round(float(value), 6) for value in scan.exposure[:, row]],
+        "mean": scan.expected.mean[:, row, type_index].tolist(),
+        "size": scan.expected.size[:, row, type_index].tolist(),
+        "p_values": scan.p_values[:, row, type_index].tolist(),
+        "gamma_events": float(scan.rates.events[row, type_index]),
+        "gamma_exposure": float(scan.rates.exposure[row, type_index]),
+        "dispersion": float(scan.rates.dispersion[row, type_index]),
+        "threshold": limit,
+    }
+    return json.dumps(state, separators=(",", ":"))

@@ -1,0 +1,233 @@
+"""Snapshot of a detector: one msgpack record a unit, subject, open signal and block of open-step entries, and a header.
+
+====  ==============================================  =======================================================
+key   then                                            value
+====  ==============================================  =======================================================
+h                                                     header: format, position in time, policy, catalogue version
+c     chunk number                                    lots of the catalogue
+u     unit key                                        baseline of a unit
+s     subject key                                     history and usual activity of a subject
+m     unit key                                        grave entries of final steps
+t     step, chunk number                              a closed step's counts and published revisions
+e     step, sequence number                           entries of a step that is not final, appended as they came
+v     tag                                             voids that may be forgotten with step ``tag``
+g     signal id                                       an open signal
+====  ==============================================  =======================================================
+"""
+
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.detection.counts import CELLS, StepTable
+from pipeline.detection.tally import TYPES, Entry, UnitKey
+from pipeline.detection.units import SubjectKey, Units
+from pipeline.errors import TerminalError
+from schemas.policy import DetectionPolicy
+
+FORMAT = 1
+"""Version of the state. A newer one is refused; an older one will be brought up to date here when there is one."""
+CHUNK = 1000
+"""Rows or lots a record: a few hundred kilobytes at most."""
+
+Change = tuple[bytes, bytes | None]
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+
+T = TypeVar("T")
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """A value of that type.
+
+    Raises:
+        TerminalError: the record is damaged.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise TerminalError(f"a detection state record cannot be read: {error}") from error
+
+
+def number(value: int) -> bytes:
+    """Eight bytes that sort like the number."""
+    return (value + (1 << 63)).to_bytes(8, "big")
+
+
+def unit_key(prefix: bytes, key: tuple[str, ...]) -> bytes:
+    """Key of a record about a unit or subject."""
+    return prefix + encode(key)
+
+
+class Header(msgspec.Struct, array_like=True):
+    """Where the detector stands. Steps by number; ``None`` before the first watermark."""
+
+    format: int
+    policy: DetectionPolicy
+    policy_version: str
+    catalogue_version: str
+    catalogue_applied: bool
+    next_step: int | None
+    final_before: int
+    heard: int
+    sequence: int
+    gaps: list[tuple[str, int, int | None]]
+
+
+def decode_header(data: bytes) -> Header:
+    """The header of a snapshot.
+
+    Raises:
+        TerminalError: it was written by another version of the state's format, or is damaged.
+    """
+    try:
+        version = msgspec.msgpack.decode(data)[0]
+    except (msgspec.DecodeError, IndexError, TypeError, KeyError) as error:
+        raise TerminalError(f"the header of the detection state cannot be read: {error}") from error
+    if version != FORMAT:
+        raise TerminalError(f"detection state has format {version!r}; this version reads {FORMAT}")
+    return decode(data, Header)
+
+
+class UnitRecord(msgspec.Struct, array_like=True):
+    """A unit's slot and baseline; arrays as little-endian bytes."""
+
+    slot: int
+    subject: SubjectKey
+    by_units: bool
+    last_seen: int
+    as_of: int
+    sums: bytes
+    reset: bytes
+
+
+class SubjectRecord(msgspec.Struct, array_like=True):
+    """A subject's slot and usual activity."""
+
+    slot: int
+    born: int
+    absorbed: int
+    quiet: float
+    weight: float
+
+
+def encode_unit(units: Units, slot: int) -> bytes:
+    """Record of a unit."""
+    key = units.slots.keys[slot] or ("", "", "")
+    sums = np.concatenate((units.events[slot], units.exposure[slot], units.excess[slot], units.square[slot]))
+    record = UnitRecord(
+        slot,
+        (key[0], key[1]),
+        bool(units.by_units[slot]),
+        int(units.last_seen[slot]),
+        int(units.as_of[slot]),
+        sums.astype("<f8").tobytes(),
+        units.reset[slot].astype("<i8").tobytes(),
+    )
+    return encode(record)
+
+
+def encode_subject(units: Units, slot: int) -> bytes:
+    """Record of a subject."""
+    record = SubjectRecord(
+        slot, int(units.born[slot]), int(units.absorbed[slot]), float(units.quiet[slot]), float(units.weight[slot])
+    )
+    return encode(record)
+
+
+def restore_units(units: Units, unit_records: dict[UnitKey, bytes], subject_records: dict[SubjectKey, bytes]) -> None:
+    """Put units and subjects back into the very slots they had (sums over slots are then the same to the last bit)."""
+    subjects = {key: decode(data, SubjectRecord) for key, data in subject_records.items()}
+    records = {key: decode(data, UnitRecord) for key, data in unit_records.items()}
+    units.subject_slots.restore({record.slot: key for key, record in subjects.items()})
+    units.slots.restore({record.slot: key for key, record in records.items()})
+    units.reserve()
+    for subject_key, subject in subjects.items():
+        units.subjects[subject_key] = at = subject.slot
+        units.members[at] = []
+        units.born[at], units.absorbed[at] = subject.born, subject.absorbed
+        units.quiet[at], units.weight[at] = subject.quiet, subject.weight
+    for key in sorted(records):
+        record = records[key]
+        slot = units.index[key] = record.slot
+        units.subject[slot] = units.subjects[record.subject]
+        units.members[units.subjects[record.subject]].append(key)
+        units.taken[slot], units.by_units[slot] = True, record.by_units
+        units.last_seen[slot], units.as_of[slot] = record.last_seen, record.as_of
+        sums = np.frombuffer(record.sums, "<f8").reshape(4, TYPES)
+        units.events[slot], units.exposure[slot], units.excess[slot], units.square[slot] = sums
+        units.reset[slot] = np.frombuffer(record.reset, "<i8")
+
+
+class TableRecord(msgspec.Struct, array_like=True):
+    """Up to `CHUNK` rows of a step table; arrays as little-endian bytes."""
+
+    final: bool
+    integers: bytes
+    exposure: bytes
+    by_units: bytes
+
+
+_INTEGERS: tuple[tuple[str, int], ...] = (
+    ("slots", 1),
+    ("mentions", 1),
+    ("organic", 1),
+    ("quiet", 1),
+    ("known", 1),
+    ("count", CELLS),
+    ("fresh", TYPES),
+    ("revision", CELLS),
+)
+_WIDTH = sum(width for _, width in _INTEGERS)
+
+
+def table_chunks(rows: int) -> int:
+    """Records that a table of so many rows takes."""
+    return max(1, -(-rows // CHUNK))
+
+
+def encode_table(table: StepTable) -> list[Change]:
+    """Records of a step table."""
+    wide: list[npt.NDArray[np.int64]] = [getattr(table, name).reshape(-1, width) for name, width in _INTEGERS]
+    integers = np.concatenate(wide, axis=1).astype("<i4")
+    changes: list[Change] = []
+    for chunk in range(table_chunks(len(integers))):
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        record = TableRecord(
+            table.final,
+            integers[part].tobytes(),
+            table.exposure[part].astype("<f8").tobytes(),
+            table.by_units[part].astype("u1").tobytes(),
+        )
+        changes.append((table_key(table.step, chunk), encode(record)))
+    return changes
+
+
+def table_key(step: int, chunk: int) -> bytes:
+    """Key of one chunk of a step table."""
+    return b"t" + number(step) + number(chunk)
+
+
+def restore_table(step: int, chunks: list[bytes]) -> StepTable:
+    """The step table of these records, in the order of their chunk numbers."""
+    records = [decode(data, TableRecord) for data in chunks]
+    table = StepTable(step)
+    table.final = records[0].final
+    integers = np.concatenate([np.frombuffer(record.integers, "<i4").reshape(-1, _WIDTH) for record in records])
+    at = 0
+    for name, width in _INTEGERS:
+        part = integers[:, at : at + width].astype(np.int64)
+        setattr(table, name, part[:, 0] if width == 1 else part)
+        at += width
+    table.exposure = np.concatenate([np.frombuffer(record.exposure, "<f8") for record in records]).astype(np.float64)
+    table.by_units = np.concatenate([np.frombuffer(record.by_units, "u1") for record in records]).astype(np.bool_)
+    table.rows = {int(slot): row for row, slot in enumerate(table.slots)}
+    return table
+
+
+def encode_entries(entries: list[Entry]) -> bytes:
+    """Record of entries."""
+    return encode(entries)

@@ -1,0 +1,1 @@
+"""The runtimes: they drive scoring and detection, and keep what must survive."""

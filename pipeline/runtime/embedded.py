@@ -1,0 +1,205 @@
+"""The whole path in one process: sources → scoring → detection → the embedded ClickHouse, in a data folder.
+
+One block at a time. Its rows go to the engine first and are synced; then one SQLite transaction makes the cursors, the
+state and the signals to be told durable. What a Kafka topic would carry between the stages is what is passed along here.
+"""
+
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from connectors.base import Source
+from pipeline import metrics
+from pipeline.detection.detector import Detector, Outputs
+from pipeline.errors import TerminalError
+from pipeline.runtime.checkpoint import SqliteCheckpoint
+from pipeline.runtime.intake import Block, Intake
+from pipeline.scoring.scorer import Scorer
+from pipeline.storage.dead_letters import mark_replayed
+from pipeline.storage.embedded import EmbeddedEngine
+from pipeline.storage.migrations import migrate
+from pipeline.storage.writer import write_block
+from schemas.catalogue import CatalogueEntry
+from schemas.control import CatalogueUpdate, PolicyUpdate, Watermark
+from schemas.dead_letter import DeadLetter
+from schemas.mention import Mention
+from schemas.policy import DetectionPolicy
+from schemas.scored import Retraction, ScoredBlock, ScoredRow
+from schemas.signal import Signal
+
+BLOCK_SIZE = 5000
+"""Mentions a commit: two syncs a block must cost little beside the block's own work."""
+
+CHECKPOINT_FILE = "checkpoint.sqlite"
+
+_log = logging.getLogger(__name__)
+
+
+def pseudonym_key(data_dir: Path) -> bytes:
+    """The key of the authors' pseudonyms in this folder, made once; readable by its owner only."""
+    path = data_dir / "pseudonym.key"
+    if not path.exists() or not path.stat().st_size:
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32), encoding="ascii")
+    return path.read_bytes()
+
+
+def open_engine(data_dir: Path, patience: float = 10.0) -> EmbeddedEngine:
+    """The database of a data folder, held by this process alone; waits a little for a question that is being answered.
+
+    Raises:
+        TerminalError: another process holds it for longer than ``patience`` seconds.
+    """
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            return EmbeddedEngine(data_dir)
+        except TerminalError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.1)
+
+
+class EmbeddedRuntime:
+    """Drives blocks through the stages and commits them.
+
+    Args:
+        engine: the database, held; whoever opened it closes it.
+        sources: what is read.
+        catalogue: products and lots.
+        policy: rules of detection.
+        scorer: makes rows of mentions.
+        tell: is given every signal revision once it is committed; after a crash perhaps a second time.
+    """
+
+    def __init__(
+        self,
+        engine: EmbeddedEngine,
+        sources: Sequence[Source],
+        catalogue: Sequence[CatalogueEntry],
+        policy: DetectionPolicy,
+        scorer: Scorer,
+        tell: Callable[[Signal], None],
+    ) -> None:
+        self._engine = engine
+        migrate(engine)
+        self._checkpoint = SqliteCheckpoint(engine.path / CHECKPOINT_FILE)
+        self._scorer = scorer
+        self._sources = {source.source_id: source for source in sources}
+        self._intake = Intake(sources, self._checkpoint.cursors())
+        self._detector = Detector.restore(policy, self._checkpoint.state(), versions=scorer.versions)
+        self._detector.absorb(PolicyUpdate(_version(policy), policy))
+        self._detector.absorb(CatalogueUpdate(_version(list(catalogue)), list(catalogue)))
+        self._tell = tell
+        self.mentions = 0
+
+    def run_pass(self, stopped: Callable[[], bool] = lambda: False, block_size: int = BLOCK_SIZE) -> Iterator[Block]:
+        """Read every source to what it has now; each block is yielded when it is committed."""
+        self.replay_dead_letters()
+        for block in self._intake.blocks(block_size, stopped):
+            self._process(block)
+            yield block
+
+    def close_history(self) -> None:
+        """The history is complete: decide the steps that are still open."""
+        self._commit(Block(), self._detector.close_all())
+
+    def _process(self, block: Block) -> None:
+        with metrics.STAGE_SECONDS.labels("score").time():
+            rows = self._scorer.score(block.mentions)
+        with metrics.STAGE_SECONDS.labels("detect").time():
+            outputs = self._detect(block, rows)
+        with metrics.STAGE_SECONDS.labels("store").time():
+            block.dead_letters += self._write("mentions", [row for row in rows if row.primary])
+            self._commit(block, outputs)
+
+    def _detect(self, block: Block, rows: list[ScoredRow]) -> Outputs:
+        retractions = [Retraction(one.mention_id, one.revision) for one in block.mentions if one.revision]
+        outputs = self._detector.absorb(ScoredBlock(rows, retractions))
+        for gap in block.gaps:
+            self._detector.absorb(gap)
+        if block.watermark is not None:
+            closed = self._detector.absorb(Watermark("", block.watermark))
+            outputs = Outputs(outputs.step_counts + closed.step_counts, outputs.signals + closed.signals)
+            metrics.WATERMARK.set(block.watermark / 1000)
+        return outputs
+
+    def _commit(self, block: Block, outputs: Outputs) -> None:
+        self._write("step_counts", outputs.step_counts)
+        self._write("signals", outputs.signals)
+        self._write("gaps", block.gaps)
+        self._write("dead_letters", block.dead_letters)
+        self._checkpoint.commit(outputs.signals, self._detector.changes(), block.position)
+        self._count(block, outputs)
+        self.tell_waiting()
+
+    def _write(self, table: str, structs: Sequence[msgspec.Struct]) -> list[DeadLetter]:
+        return write_block(self._engine, table, structs, _token(structs)) if structs else []
+
+    def tell_waiting(self) -> None:
+        """Tell the signals that are committed and not yet told."""
+        waiting = self._checkpoint.waiting()
+        for _, signal in waiting:
+            self._tell(signal)
+        if waiting:
+            self._checkpoint.told(number for number, _ in waiting)
+
+    def _count(self, block: Block, outputs: Outputs) -> None:
+        self.mentions += len(block.mentions)
+        for mention in block.mentions:
+            metrics.MENTIONS.labels(mention.source_id).inc()
+            if mention.backfill:
+                metrics.BACKFILL.labels(mention.source_id).inc()
+        for letter in block.dead_letters:
+            metrics.DEAD_LETTERS.labels(letter.source_id, letter.reason).inc()
+        for signal in outputs.signals:
+            metrics.SIGNALS.labels(signal.kind, signal.event, str(signal.historic).lower()).inc()
+        metrics.STEP_COUNTS.inc(len(outputs.step_counts))
+        metrics.COMMITTED.set(time.time())
+
+    def replay_dead_letters(self) -> int:
+        """Read again the dead letters that were asked for; how many records of them were taken in."""
+        asked = self._checkpoint.asked_replays()
+        known = [one for one in asked if one[1] in self._sources]
+        for _, source_id, _ in asked:
+            if source_id not in self._sources:
+                _log.warning("a dead letter waits: its source %s is not in the configuration", source_id)
+        if not known:
+            return 0
+        block = Block()
+        for source_id in {source_id for _, source_id, _ in known}:
+            locators = [locator for _, owner, locator in known if owner == source_id]
+            for item in self._sources[source_id].reread(locators):
+                if isinstance(item, Mention):
+                    block.mentions.append(item)
+                else:
+                    block.dead_letters.append(item)
+        refused = {letter.dead_letter_id for letter in block.dead_letters}
+        self._process(block)
+        taken = [identity for identity, _, _ in known if identity not in refused]
+        if taken:
+            mark_replayed(self._engine, taken, time.time_ns() // 1_000_000)
+        self._checkpoint.replayed(identity for identity, _, _ in known)
+        return len(taken)
+
+    def close(self) -> None:
+        """Let go of the checkpoint."""
+        self._checkpoint.close()
+
+
+def _version(value: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(value), digest_size=8).hexdigest()
+
+
+def _token(structs: Sequence[msgspec.Struct]) -> str:
+    """The same rows, the same token: a block that is sent again is written once."""
+    digest = hashlib.blake2b(digest_size=16)
+    encoder = msgspec.msgpack.Encoder()
+    for struct in structs:
+        digest.update(encoder.encode(struct))
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""``complaint-radar run`` and ``dead-letters replay``: the embedded runtime, configured, supervised, observable."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from zoneinfo import ZoneInfo
+
+from connectors.base import Source
+from connectors.catalogue import read_catalogue
+from connectors.configured import sources as configured_sources
+from pipeline import metrics
+from pipeline.alerting import notice
+from pipeline.errors import ConfigurationError, TerminalError, TransientError
+from pipeline.runtime.checkpoint import SqliteCheckpoint
+from pipeline.runtime.embedded import CHECKPOINT_FILE, EmbeddedRuntime, open_engine, pseudonym_key
+from pipeline.runtime.health import AdminServer, Health
+from pipeline.scoring.scorer import Scorer
+from pipeline.settings import Settings, duration_ms
+from pipeline.storage import dead_letters
+from pipeline.storage.embedded import EmbeddedEngine
+from pipeline.storage.sql_service import SqlService, ask
+from schemas.signal import Signal
+
+MAX_REPLAYED = 100_000
+"""Dead letters that one `replay` takes; call it again for more."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _runtime(
+    settings: Settings, tell: Callable[[Signal], None], *, complete: bool
+) -> Iterator[tuple[EmbeddedEngine, EmbeddedRuntime]]:
+    if not settings.sources:
+        raise ConfigurationError("sources: at least one is needed; the README shows one")
+    catalogue = read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
+    engine = open_engine(settings.data_dir)
+    runtime = None
+    try:
+        secret = settings.pseudonym_key
+        key = secret.get_secret_value().encode() if secret else pseudonym_key(settings.data_dir)
+        sources = configured_sources(settings, (entry.product_batch_id for entry in catalogue), key, complete=complete)
+        _check(sources, settings)
+        scorer = Scorer(catalogue, sentiment=settings.scoring.sentiment)
+        runtime = EmbeddedRuntime(engine, sources, catalogue, settings.policy(), scorer, tell)
+        yield engine, runtime
+    finally:
+        if runtime is not None:
+            runtime.close()
+        engine.close()
+
+
+def _check(sources: list[Source], settings: Settings) -> None:
+    for source in sources:
+        found = source.check()
+        if found.date_only and settings.detection.step == "1h":
+            raise ConfigurationError(
+                f"detection.step: '1h' does not do: the times of source {source.source_id!r} are days without an hour; "
+                f"write `detection: {{step: 1d}}`"
+            )
+        _log.info("source %s: %s", source.source_id, found.summary)
+
+
+def run(settings: Settings, stop: threading.Event, *, until_end: bool, close: bool) -> None:
+    """Run until ``stop`` is set, or with ``until_end`` until the sources have given all they have now.
+
+    Raises:
+        ConfigurationError, TerminalError: see ``pipeline.errors``.
+    """
+    health = Health()
+    zone = ZoneInfo(settings.time_zone)
+
+    def tell(signal: Signal) -> None:
+        text = f"{notice.headline(signal, 'zh')} — {notice.numbers(signal, 'zh', zone, settings.detection.step)}"
+        _log.log(
+            logging.INFO if signal.historic else logging.WARNING, "%s%s", "（历史）" if signal.historic else "", text
+        )
+
+    admin = AdminServer(settings.admin.host, settings.admin.port, health)
+    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
+    try:
+        with _runtime(settings, tell, complete=until_end) as (engine, runtime):
+            service = SqlService(engine, settings.data_dir)
+            service.start()
+            health.ready = True
+            try:
+                _turn(runtime, settings, stop, health, until_end=until_end)
+                if close and not stop.is_set():
+                    runtime.close_history()
+            finally:
+                health.ready = False
+                service.stop()
+            _log.info(
+                "%d mentions taken in; %s",
+                runtime.mentions,
+                "stopped" if stop.is_set() else "the sources are at their end",
+            )
+    finally:
+        admin.stop()
+
+
+def _turn(
+    runtime: EmbeddedRuntime, settings: Settings, stop: threading.Event, health: Health, *, until_end: bool
+) -> None:
+    """Pass after pass over the sources; a source that cannot be reached is asked again later."""
+    runtime.tell_waiting()
+    begin = told = time.monotonic()
+    while not stop.is_set():
+        health.turned()
+        try:
+            for _ in runtime.run_pass(stop.is_set):
+                health.turned()
+                if time.monotonic() - told > 5:
+                    told = time.monotonic()
+                    _log.info("%d mentions, %.0f a second", runtime.mentions, runtime.mentions / (told - begin))
+            _up(settings, 1)
+        except TransientError as error:
+            if until_end:
+                raise
+            _up(settings, 0)
+            _log.warning("%s; tried again in %s", error, settings.poll_interval)
+        if until_end:
+            return
+        stop.wait(duration_ms(settings.poll_interval) / 1000)
+
+
+def _up(settings: Settings, value: int) -> None:
+    for source in settings.sources:
+        metrics.SOURCE_UP.labels(source.name).set(value)
+
+
+def replay(
+    settings: Settings, identities: list[str], reason: str | None, source: str | None, say: Callable[[str], None]
+) -> None:
+    """Have dead letters read again: here if no ``run`` is at work, else by it at its next turn."""
+    found = dead_letters.list_dead_letters(
+        lambda query: ask(settings.data_dir, query, "jsonl"),
+        limit=MAX_REPLAYED,
+        reason=reason,
+        source=source,
+        state=None if identities else "waiting",
+    )
+    chosen = [one for one in found if not identities or one.dead_letter_id.startswith(tuple(identities))]
+    asked = [(one.dead_letter_id, one.source_id, one.locator) for one in chosen if one.stage == "connector"]
+    if not asked:
+        say("no dead letters to replay")
+        return
+    checkpoint = SqliteCheckpoint(settings.data_dir / CHECKPOINT_FILE)
+    checkpoint.ask_replay(asked)
+    checkpoint.close()
+    try:
+        with _runtime(settings, lambda _: None, complete=True) as (_, runtime):
+            say(f"{len(asked)} dead letters read again, {runtime.replay_dead_letters()} taken in")
+    except TerminalError:  # the folder is in use: its process does it
+        say(f"{len(asked)} dead letters will be read again by the process that runs")

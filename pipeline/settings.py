@@ -1,0 +1,249 @@
+"""The configuration: ``radar.yaml`` and ``RADAR_*`` in the environment, validated once, then frozen.
+
+The environment wins over the file; levels are parted by two underscores (``RADAR_ADMIN__PORT=9500``). The reference in
+the README is made from the descriptions below.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from pipeline.errors import ConfigurationError
+from schemas.mention import MAPPED_FIELDS, MappedField
+from schemas.policy import DetectionPolicy
+from schemas.vocabulary import Channel
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_DURATIONS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+Duration = Annotated[str, Field(pattern=r"^\d+(s|m|h|d)$")]
+
+
+def duration_ms(text: str) -> int:
+    """Milliseconds of a duration such as ``90s``, ``15m``, ``24h``, ``7d``."""
+    return int(text[:-1]) * _DURATIONS[text[-1]]
+
+
+class FilesSourceSettings(BaseModel):
+    """A file that grows at its end."""
+
+    model_config = _FROZEN
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$", description="immutable name; part of every mention's identity"
+    )
+    type: Literal["files"] = Field(description="kind of source")
+    channel: Channel = Field(description="what its records are: review, social, call, chat, email or survey")
+    path: Path = Field(description="the file; .gz is read decompressed; relative to the configuration file")
+    format: Literal["csv", "jsonl"] | None = Field(None, description="by default told from the file's name")
+    mode: Literal["append"] = Field(
+        "append", description="append: the file only grows; a changed beginning is an error"
+    )
+    fields: dict[MappedField, str] = Field(description="our field: the file's column (or JSON key)")
+    time_zone: str | None = Field(None, description="of times that name none; by default the time_zone above")
+    time_format: str | None = Field(
+        None, description="strptime pattern; ISO 8601, 2020/6/5 and epoch numbers need none"
+    )
+    max_lateness: Duration = Field(
+        "0s", description="how far out of order appended records may come (90s, 15m, 24h, 7d)"
+    )
+
+    @property
+    def form(self) -> Literal["csv", "jsonl"]:
+        """The format, told from the name where it is not given."""
+        if self.format is not None:
+            return self.format
+        return "csv" if ".csv" in self.path.suffixes else "jsonl"
+
+
+class ScoringSettings(BaseModel):
+    """How mentions are scored."""
+
+    model_config = _FROZEN
+
+    sentiment: Literal["builtin", "snownlp"] = Field(
+        "builtin", description="builtin, or SnowNLP itself (thousands of times slower)"
+    )
+
+
+class DetectionSettings(BaseModel):
+    """When a rise becomes a signal; the defaults are meant to be kept."""
+
+    model_config = _FROZEN
+
+    step: Literal["1h", "1d"] = Field(
+        "1h", description="base step: an hour, or a local calendar day (sources that give dates only)"
+    )
+    false_signals_per_week: float = Field(
+        1.0, gt=0, description="the promise: false signals a week over all live series"
+    )
+    series: int | None = Field(
+        None, ge=1, description="series the promise is shared among; by default 7 types x lots of the catalogue"
+    )
+    minimum_voices: int = Field(3, ge=1, description="distinct voices below which no spike opens")
+    minimum_history: int = Field(7, ge=0, description="closed steps of a product before its first spike")
+    close_after: int = Field(3, ge=1, description="calm steps after which a signal closes")
+    allowed_lateness: Duration = Field("2d", description="how long a closed step still takes corrections")
+    severity_pair: Duration = Field("7d", description="two severity-3 voices within this time open a signal")
+    alerting_horizon: Duration = Field(
+        "24h", description="what was ingested later than this after it happened is historic"
+    )
+
+
+class AdminSettings(BaseModel):
+    """The port for /metrics, /healthz and /readyz."""
+
+    model_config = _FROZEN
+
+    host: str = Field("127.0.0.1", description="address it listens on; loopback unless you open it")
+    port: int = Field(9464, ge=0, le=65535, description="0: any free port, told in the log")
+
+
+class Settings(BaseSettings):
+    """Everything a process needs to know; read once, never changed."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="RADAR_", env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(
+        Path("radar-data"), description="where the database, cursors and state live; relative to the configuration file"
+    )
+    time_zone: str = Field("Asia/Shanghai", description="IANA name; the zone of local days and of times that name none")
+    sources: tuple[FilesSourceSettings, ...] = Field((), description="what is read")
+    catalogue: Path | None = Field(
+        None, description="CSV: product_id, name, aliases, product_batch_id, units, from, until"
+    )
+    scoring: ScoringSettings = Field(ScoringSettings(), description="how mentions are scored")
+    detection: DetectionSettings = Field(DetectionSettings(), description="when a rise becomes a signal")
+    admin: AdminSettings = Field(AdminSettings(), description="the port for metrics and health")
+    poll_interval: Duration = Field("5s", description="how often sources are asked for more")
+    pseudonym_key: SecretStr | None = Field(
+        None, description="key of the authors' pseudonyms; by default made once and kept in data_dir"
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("an IANA time zone such as Asia/Shanghai or Europe/Berlin is needed") from None
+        return value
+
+    @field_validator("sources")
+    @classmethod
+    def _distinct_names(cls, value: tuple[FilesSourceSettings, ...]) -> tuple[FilesSourceSettings, ...]:
+        names = [source.name for source in value]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                f"every source needs a name of its own; these stand twice: {sorted({n for n in names if names.count(n) > 1})}"
+            )
+        return value
+
+    def policy(self) -> DetectionPolicy:
+        """The detection policy, as it travels in band."""
+        chosen = self.detection
+        return DetectionPolicy(
+            step=chosen.step,
+            time_zone=self.time_zone,
+            false_signals_per_week=chosen.false_signals_per_week,
+            series=chosen.series,
+            minimum_voices=chosen.minimum_voices,
+            minimum_history=chosen.minimum_history,
+            close_after=chosen.close_after,
+            allowed_lateness_ms=duration_ms(chosen.allowed_lateness),
+            severity_pair_ms=duration_ms(chosen.severity_pair),
+            alerting_horizon_ms=duration_ms(chosen.alerting_horizon),
+        )
+
+
+def load(path: Path) -> Settings:
+    """The settings of a configuration file, overridden by the environment; relative paths are relative to the file.
+
+    Raises:
+        ConfigurationError: names the key, the value, and what is allowed.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"--config: {path} does not exist")
+
+    class _FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
+
+    try:
+        settings = _FromFile()
+    except ValidationError as error:
+        raise ConfigurationError(_in_words(error, path)) from None
+    except Exception as error:  # the YAML reader's own errors have no common base
+        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from None
+    return _resolved(settings, path.parent)
+
+
+def _resolved(settings: Settings, folder: Path) -> Settings:
+    return settings.model_copy(
+        update={
+            "data_dir": folder / settings.data_dir,
+            "catalogue": folder / settings.catalogue if settings.catalogue else None,
+            "sources": tuple(s.model_copy(update={"path": folder / s.path}) for s in settings.sources),
+        }
+    )
+
+
+def _in_words(error: ValidationError, path: Path) -> str:
+    lines = []
+    for problem in error.errors():
+        key = _key(problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{path}: {key}: no such key; {_allowed(problem['loc'])}")
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: {key}: is missing; {_description(problem['loc'])}")
+        else:
+            lines.append(
+                f"{path}: {key}: {problem['input']!r} does not do: {problem['msg'].removeprefix('Value error, ')}"
+            )
+    return "\n".join(lines)
+
+
+def _key(location: Iterable[int | str]) -> str:
+    location = [part for part in location if part != "[key]"]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] = Settings
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return None
+        inner = field.annotation
+        candidates = [inner, *get_args(inner)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model
+
+
+def _allowed(location: tuple[int | str, ...]) -> str:
+    names = MAPPED_FIELDS if "fields" in location else tuple((_model_at(location[:-1]) or Settings).model_fields)
+    near = difflib.get_close_matches(str(location[-1]), names, 1)
+    return (f"did you mean {near[0]}? " if near else "") + f"Allowed here: {', '.join(names)}"
+
+
+def _description(location: tuple[int | str, ...]) -> str:
+    model = _model_at(location[:-1])
+    field: Any = model.model_fields.get(str(location[-1])) if model else None
+    return field.description if field else "it is needed"

@@ -1,0 +1,121 @@
+"""What the rest of the pipeline asks of a ClickHouse engine, and the errors it may get back.
+
+The engine decides once, at its edge, which errors are worth a retry (``TransientError``), which stop the process
+(``TerminalError``) and which belong to a row (``InvalidMessage``). A statement that the engine refuses is a ``QueryError``.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from pipeline.errors import InvalidMessage, RadarError, TerminalError, TransientError
+
+
+class QueryError(TerminalError):
+    """The engine refuses a statement; the message is its own, in one line."""
+
+
+class Engine(Protocol):
+    """One database. Every call blocks; calls from several threads are taken one after the other."""
+
+    def insert(self, table: str, structs: Sequence[Struct], token: str, generation: int = 0) -> None:
+        """Write one block; on return it is on disk. All rows or none.
+
+        Args:
+            table: a name of ``rows.TABLES``.
+            structs: n structs of that table.
+            token: names this content; the same token again writes nothing.
+            generation: of the scoring that made the rows (mentions only).
+
+        Raises:
+            InvalidMessage: some row cannot be stored; nothing was written.
+            TransientError: try the same call again.
+            TerminalError: it will not work.
+        """
+
+    def query(self, sql: str, format: str = "JSONEachRow") -> bytes:  # noqa: A002 - the SQL word for it
+        """Run one statement and give its result in that output format of ClickHouse.
+
+        Raises:
+            QueryError: the engine refuses it.
+            TransientError: a limit or a resource; try again.
+        """
+
+    def execute(self, sql: str) -> None:
+        """Run one statement for its effect. Errors as ``query``."""
+
+    def close(self) -> None:
+        """Release the database. Calling it twice is fine."""
+
+
+# Numbers of ClickHouse's ErrorCodes.cpp; they are part of its interface and never reused.
+_RETRY = frozenset({
+    159,  # TIMEOUT_EXCEEDED
+    160,  # TOO_SLOW
+    202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+    209,  # SOCKET_TIMEOUT
+    210,  # NETWORK_ERROR
+    241,  # MEMORY_LIMIT_EXCEEDED
+    242,  # TABLE_IS_READ_ONLY
+    243,  # NOT_ENOUGH_SPACE
+    252,  # TOO_MANY_PARTS
+    279,  # ALL_CONNECTION_TRIES_FAILED
+    319,  # UNKNOWN_STATUS_OF_INSERT
+    473,  # DEADLOCK_AVOIDED
+    999,  # KEEPER_EXCEPTION
+})  # fmt: skip
+_ROW = frozenset({
+    6,    # CANNOT_PARSE_TEXT
+    26,   # CANNOT_PARSE_QUOTED_STRING
+    27,   # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    38,   # CANNOT_PARSE_DATE
+    41,   # CANNOT_PARSE_DATETIME
+    53,   # TYPE_MISMATCH
+    69,   # ARGUMENT_OUT_OF_BOUND
+    70,   # CANNOT_CONVERT_TYPE
+    72,   # CANNOT_PARSE_NUMBER
+    117,  # INCORRECT_DATA
+    131,  # TOO_LARGE_STRING_SIZE
+    190,  # SIZES_OF_ARRAYS_DONT_MATCH
+    321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+    407,  # DECIMAL_OVERFLOW
+    469,  # VIOLATED_CONSTRAINT
+})  # fmt: skip
+
+_CODE = re.compile(r"Code: (\d+)")
+
+
+def insert_error(message: str) -> RadarError:
+    """The error that ClickHouse's message means when it comes from an insert."""
+    code = _code(message)
+    if code in _ROW:
+        return InvalidMessage("poison_row", _one_line(message))
+    if code in _RETRY:
+        return TransientError(_one_line(message))
+    return TerminalError(_one_line(message))
+
+
+def query_error(message: str) -> RadarError:
+    """The error that ClickHouse's message means when it comes from a query."""
+    if _code(message) in _RETRY:
+        return TransientError(_one_line(message))
+    return QueryError(_one_line(message))
+
+
+def literal(text: str) -> str:
+    """The text as a string literal of SQL."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0")
+    return f"'{escaped}'"
+
+
+def _code(message: str) -> int | None:
+    found = _CODE.search(message)
+    return int(found[1]) if found else None
+
+
+def _one_line(message: str) -> str:
+    text = re.sub(r"Code: \d+\. DB::Exception: |\(version [^)]*\)", "", message)
+    return re.sub(r"\s+", " ", text).strip() or "the engine failed and did not say why"

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigurationError
+from pipeline.settings import Settings, duration_ms, load
+
+GOOD = """
+data_dir: ./radar-data
+sources:
+  - {name: shop, type: files, channel: review, path: a.csv, fields: {text: words}}
+catalogue: catalogue.csv
+detection: {step: 1d}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "radar.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GOOD))
+    assert settings.data_dir == tmp_path / "radar-data"
+    assert settings.catalogue == tmp_path / "catalogue.csv"
+    assert settings.sources[0].path == tmp_path / "a.csv"
+    assert settings.sources[0].form == "csv"
+    assert settings.policy().step == "1d"
+
+
+def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADAR_ADMIN__PORT", "9999")
+    monkeypatch.setenv("RADAR_DETECTION__STEP", "1h")
+    settings = load(write(tmp_path, GOOD))
+    assert settings.admin.port == 9999
+    assert settings.detection.step == "1h"
+
+
+def test_the_key_of_pseudonyms_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADAR_PSEUDONYM_KEY", "very secret")
+    assert "very secret" not in repr(load(write(tmp_path, GOOD)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("data_dirr: x", "data_dirr: no such key; did you mean data_dir?"),
+        ("time_zone: Mars", "time_zone: 'Mars' does not do: an IANA time zone"),
+        ("detection: {step: 5m}", "detection.step: '5m' does not do: Input should be '1h' or '1d'"),
+        ("admin: {port: 70000}", "admin.port: 70000 does not do"),
+        ("poll_interval: soon", "poll_interval: 'soon' does not do"),
+        (
+            "sources: [{name: a, type: files, channel: review, path: x, fields: {txt: a}}]",
+            "sources[0].fields.txt: 'txt'",
+        ),
+        (
+            "sources: [{type: files, channel: review, path: x, fields: {text: a}}]",
+            "sources[0].name: is missing; immutable name",
+        ),
+        (
+            "sources: [{name: a, type: files, channel: review, path: x, fields: {text: a}},"
+            " {name: a, type: files, channel: review, path: y, fields: {text: a}}]",
+            "every source needs a name of its own",
+        ),
+        ("sources: {", "not readable as YAML"),
+    ],
+)
+def test_errors_name_the_key_the_value_and_what_is_allowed(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(tmp_path, text))
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        load(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(("text", "ms"), [("90s", 90_000), ("15m", 900_000), ("24h", 86_400_000), ("7d", 604_800_000)])
+def test_durations(text: str, ms: int) -> None:
+    assert duration_ms(text) == ms
+
+
+def test_every_setting_is_described() -> None:
+    def check(model: type) -> None:
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            assert field.description, f"{model.__name__}.{name}"
+
+    check(Settings)
