@@ -91,9 +91,11 @@ class Mapper:
         self._channel: Channel = channel
         self._fields = dict(fields)
         zone = ZoneInfo(time_zone)
-        # Exports repeat their dates thousands of times: parsing each once is a third of the cost of a record.
+        # Exports repeat their dates thousands of times.
         self._time: Callable[[str], int] = functools.lru_cache(65_536)(lambda text: parse_time(text, zone, time_format))
         self._mask = masker.mask
+        # Products, lots, carriers and regions come again and again, too.
+        self._masked = functools.lru_cache(65_536)(lambda value: masker.mask(value.strip()))
         self._pseudonymise = pseudonymise
 
     def missing(self, available: Mapping[str, Any] | list[str]) -> list[str]:
@@ -151,7 +153,7 @@ class Mapper:
     def _string(self, record: Mapping[str, Any], name: MappedField, *, required: bool = False) -> str:
         value = self._raw(record, name)
         if isinstance(value, str):
-            return _CONTROL.sub(" ", value) if _CONTROL.search(value) else value
+            return value if value.isprintable() or not _CONTROL.search(value) else _CONTROL.sub(" ", value)
         if value is None:
             if required:
                 raise InvalidMessage(
@@ -165,7 +167,7 @@ class Mapper:
     def _optional(self, record: Mapping[str, Any], name: MappedField) -> str | None:
         if name not in self._fields:
             return None
-        return self._mask(self._string(record, name).strip()) or None
+        return self._masked(self._string(record, name)) or None
 
     def _native_id(self, record: Mapping[str, Any]) -> str:
         if isinstance(self._raw(record, "native_id"), float):

@@ -22,15 +22,18 @@ from pipeline.detection.units import NEVER, Units
 
 HALF_LIFE_DAYS = 60
 """History counts half after this long: slow drift is followed, a spike is not."""
-PRIOR_VOICES = 2.0
+PRIOR_VOICES = 5.0
 """Weight of the siblings' rate, in voices."""
 LONE_PRIOR_VOICES = 0.5
 """Weight of the vague prior of a unit without siblings (Jeffreys)."""
-DISPERSION = 0.05
-"""Over-dispersion (variance = mean + dispersion x mean^2) assumed before a product's own is known …"""
-DISPERSION_WEIGHT = 20.0
-"""… with the weight of this much summed squared mean."""
-DISPERSION_RANGE = (0.02, 0.5)
+DISPERSION = 1.5
+"""Variance over mean of a step's count assumed before a series' own is known …"""
+DISPERSION_WEIGHT = 60.0
+"""… with the weight of so many expected voices."""
+DISPERSION_RANGE = (1.2, 5.0)
+_TINY = 1e-9
+WOBBLE = 0.02
+"""Relative variance of a rate from day to day that no exposure explains."""
 CUT = 2.58
 """Standard deviations above the mean at which absorbed counts are cut; one voice more is always allowed."""
 CUT_OPEN = 0.25
@@ -62,16 +65,15 @@ class Prediction(NamedTuple):
 
     def tail(self, observed: Floats) -> Floats:
         """P(X >= observed): the regularised incomplete beta function. 1 where there is nothing to expect by."""
-        with np.errstate(invalid="ignore"):
-            share = self.mean / (self.size + self.mean)
-        defined = (observed > 0) & ~np.isnan(share)
-        return np.where(
-            defined, betainc(np.where(defined, observed, 1.0), self.size, np.where(defined, share, 0.5)), 1.0
-        )
+        defined = (observed > 0) & (self.mean > 0)
+        mean, size = np.where(defined, self.mean, 1.0), np.where(defined, self.size, 1.0)
+        return np.where(defined, betainc(np.where(defined, observed, 1.0), size, mean / (size + mean)), 1.0)
 
     def spread(self) -> Floats:
-        """Standard deviation of the count."""
-        return np.sqrt(self.mean + self.mean**2 / self.size)
+        """Standard deviation of the count; 0 where there is nothing to expect by."""
+        defined = self.mean > 0
+        mean, size = np.where(defined, self.mean, 0.0), np.where(defined, self.size, 1.0)
+        return np.sqrt(mean + mean**2 / size)
 
 
 def posterior(units: Units, slots: Ints, step: int, half_life: float) -> Posterior:
@@ -99,8 +101,9 @@ def posterior(units: Units, slots: Ints, step: int, half_life: float) -> Posteri
     voices = np.where(siblings, PRIOR_VOICES, LONE_PRIOR_VOICES)
     with np.errstate(divide="ignore", invalid="ignore"):
         prior_exposure = np.where(siblings, PRIOR_VOICES * others_exposure / (others + LONE_PRIOR_VOICES), 0.0)
-    spread = pooled(units.excess) + DISPERSION_WEIGHT * DISPERSION
-    dispersion = np.clip(spread / (pooled(units.square) + DISPERSION_WEIGHT), *DISPERSION_RANGE)
+    squares, expected = units.squares[slots] * own, units.expected[slots] * own
+    dispersion = (squares + DISPERSION_WEIGHT * DISPERSION) / (expected + DISPERSION_WEIGHT)
+    dispersion = np.clip(dispersion, *DISPERSION_RANGE)
     return Posterior(events + voices, exposure + prior_exposure, dispersion)
 
 
@@ -114,8 +117,8 @@ def predict(rates: Posterior, exposure: Floats, by_units: Bools, unsure: Floats)
     """
     mentions = exposure + 0.5
     mean = rates.rate() * np.where(by_units, exposure, mentions)
-    relative = 1.0 / rates.events + rates.dispersion + np.where(by_units, unsure, 1.0 / mentions)
-    return Prediction(mean, 1.0 / relative)
+    relative = 1.0 / rates.events + WOBBLE + np.where(by_units, unsure, 1.0 / mentions)
+    return Prediction(mean, mean / (rates.dispersion - 1.0 + mean * relative + _TINY))
 
 
 class StepSums(NamedTuple):
@@ -176,15 +179,15 @@ class Absorber:
         open_spike = self._among(slots, alarmed)
         allowed = np.where(open_spike, CUT_OPEN * np.sqrt(variance), CUT * np.sqrt(variance) + 1.0)
         cut = np.where(known, np.minimum(voices, mean + allowed), voices)
-        # What is left of the squared error after all that is known to cause it is the counts' own over-dispersion.
+        # Of the squared error, what the uncertainty of the mean does not explain is the counts' own spread.
         judged = known & ~open_spike
-        excess = (cut - mean) ** 2 - (variance - rates.dispersion * mean**2)
+        squares = (cut - mean) ** 2 - (variance - rates.dispersion * mean)
         decay = 0.5 ** ((step - units.as_of[slots]) / self.half_life)[:, None]
         for column, gain in (
             (units.events, cut),
             (units.exposure, exposure),
-            (units.excess, np.where(judged, excess, 0.0)),
-            (units.square, np.where(judged, mean**2, 0.0)),
+            (units.squares, np.where(judged, squares, 0.0)),
+            (units.expected, np.where(judged, mean, 0.0)),
         ):
             column[slots] = column[slots] * decay + gain
         units.as_of[slots] = step
@@ -218,12 +221,12 @@ class Absorber:
         fading = np.array([0.5 ** ((last - step) / self.half_life) for step, _ in silent])
         rate = posterior(units, slots, last, self.half_life).rate()
         rate = np.where(np.isnan(rate), 0.0, rate)
-        mean, square = rate * (field @ fading)[:, None], rate**2 * (field**2 @ fading)[:, None]
+        mean, squares = rate * (field @ fading)[:, None], rate**2 * (field**2 @ fading)[:, None]
         decay = 0.5 ** ((last - units.as_of[slots]) / self.half_life)[:, None]
         units.events[slots] *= decay
         units.exposure[slots] = units.exposure[slots] * decay + (field @ fading)[:, None]
-        units.excess[slots] = units.excess[slots] * decay + square - mean
-        units.square[slots] = units.square[slots] * decay + square
+        units.squares[slots] = units.squares[slots] * decay + squares
+        units.expected[slots] = units.expected[slots] * decay + mean
         units.as_of[slots] = last
 
     def _absorb_activity(self, sums: StepSums, subjects: Ints) -> Floats:

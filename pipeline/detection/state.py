@@ -117,7 +117,7 @@ class SubjectRecord(msgspec.Struct, array_like=True):
 def encode_unit(units: Units, slot: int) -> bytes:
     """Record of a unit."""
     key = units.slots.keys[slot] or ("", "", "")
-    sums = np.concatenate((units.events[slot], units.exposure[slot], units.excess[slot], units.square[slot]))
+    sums = np.concatenate((units.events[slot], units.exposure[slot], units.squares[slot], units.expected[slot]))
     record = UnitRecord(
         slot,
         (key[0], key[1]),
@@ -158,7 +158,7 @@ def restore_units(units: Units, unit_records: dict[UnitKey, bytes], subject_reco
         units.taken[slot], units.by_units[slot] = True, record.by_units
         units.last_seen[slot], units.as_of[slot] = record.last_seen, record.as_of
         sums = np.frombuffer(record.sums, "<f8").reshape(4, TYPES)
-        units.events[slot], units.exposure[slot], units.excess[slot], units.square[slot] = sums
+        units.events[slot], units.exposure[slot], units.squares[slot], units.expected[slot] = sums
         units.reset[slot] = np.frombuffer(record.reset, "<i8")
 
 

@@ -72,10 +72,10 @@ class Units:
         """Discounted voices, outliers cut."""
         self.exposure: Floats = np.zeros((0, TYPES))
         """Discounted exposure: units x activity, or mentions that do not object to the type."""
-        self.excess: Floats = np.zeros((0, TYPES))
-        """Discounted sum of (voices - mean)^2 - mean: what is dispersed beyond Poisson …"""
-        self.square: Floats = np.zeros((0, TYPES))
-        """… and of mean^2: their ratio is the over-dispersion."""
+        self.squares: Floats = np.zeros((0, TYPES))
+        """Discounted sum of (voices - mean)^2 beyond what the mean's own uncertainty explains …"""
+        self.expected: Floats = np.zeros((0, TYPES))
+        """… and of the means: their ratio is the dispersion of the counts."""
         self.reset: Ints = np.zeros((0, TYPES), np.int64)
         """Step of the last closed spike: windows do not reach back to it."""
         self.born: Ints = np.zeros(0, np.int64)
@@ -95,7 +95,7 @@ class Units:
 
     _UNIT_COLUMNS = (
         *("taken", "subject", "by_units", "units", "sold_from", "sold_until", "last_seen"),
-        *("as_of", "events", "exposure", "excess", "square", "reset"),
+        *("as_of", "events", "exposure", "squares", "expected", "reset"),
     )
     _SUBJECT_COLUMNS = ("born", "absorbed", "quiet", "weight")
 
@@ -132,7 +132,7 @@ class Units:
         return slot
 
     def _clear_history(self, slot: int) -> None:
-        for column in (self.events, self.exposure, self.excess, self.square):
+        for column in (self.events, self.exposure, self.squares, self.expected):
             column[slot] = 0.0
 
     def describe(self, slot: int, lot: Lot | None) -> None:

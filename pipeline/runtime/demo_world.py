@@ -6,6 +6,7 @@ incidents are scripted. Everything is drawn with one seed, so that every run see
 
 import datetime as dt
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ ZONE = ZoneInfo("Asia/Shanghai")
 FIRST_DAY = dt.datetime(2026, 3, 1, tzinfo=ZONE)
 DAYS = 60
 _DAY_MS = 86_400_000
+_HARM = re.compile("[火烟烫伤爆炸霉虫毒血晕病疹]|漏电|触电|麻|危险|医院|安全|孩子|宝宝")
+"""Harm is scripted: a real sentence about a real leak of current would rightly raise a signal of its own."""
 _CHANNELS: tuple[Channel, ...] = ("review", "social", "chat")
 _CARRIERS = ("顺丰", "中通", "圆通", "韵达")
 _REGIONS = ("广东", "浙江", "江苏", "四川", "北京", "山东", "湖北")
@@ -110,7 +113,8 @@ def review_sentences() -> tuple[list[str], list[str]]:
 
 def _sentences(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8", errors="ignore").splitlines()
-    return sorted({line.strip() for line in lines if 8 <= len(line.strip()) <= 80})
+    kept = {line.strip() for line in lines if 8 <= len(line.strip()) <= 80}
+    return sorted(line for line in kept if not _HARM.search(line))
 
 
 class World:

@@ -13,7 +13,7 @@ from pipeline.scoring.characters import SEPARATOR
 from pipeline.scoring.lexicon import ROLES, Hits
 
 _CLAUSE_ENDS = "，。！？；,!?;:：~…～"
-_FAR_REACH = 5
+_FAR_REACH = 6
 _NEAR_REACH = 2
 _BEHIND_REACH = 2
 _RESOLVED_REACH = 4

@@ -103,7 +103,10 @@ class Reader:
     def _by_themselves(self, hits: Hits, around: Context) -> tuple[Findings, Findings]:
         terms = self._terms
         problem, praise = terms.problem[hits.term], terms.praise[hits.term]
-        chosen = np.flatnonzero((problem >= 0) & ~around.negated)
+        # What runs into a problem on its left is the rest of a word (「发烫」 and 「烫到」).
+        rest = np.zeros(len(problem), dtype=np.bool_)
+        rest[1:] = around.run_into[1:] & (problem[:-1] >= 0)
+        chosen = np.flatnonzero((problem >= 0) & ~around.negated & ~rest)
         subtype = problem[chosen]
         settled = around.resolved[chosen] & self._resolvable[subtype]
         open_ = ~(settled | around.conditional[chosen] | around.asked[chosen])
