@@ -6,7 +6,8 @@
     ├── ConfigurationError   the user's files or settings: names the key, the value, what is allowed; exit code 2
     ├── TransientError       retry with back-off, hold the upstream
     ├── TerminalError        stop the process; a supervisor starts it again, or a person acts
-    │   └── SourceChangedError   what was read before is no longer what the source holds
+    │   ├── SourceChangedError   what was read before is no longer what the source holds
+    │   └── QueryError           a question to the database is refused or wrong (pipeline.storage.engine)
     └── InvalidMessage       this record only: dead letter with its reason, the flow goes on
 
 An adapter that knows a library decides which of its errors is which; nobody else looks at library exceptions.

@@ -7,14 +7,14 @@ from msgspec import Meta, Struct
 from schemas.vocabulary import AuthorRole, Channel, Milliseconds, TurnRole
 
 
-class Turn(Struct, frozen=True):
+class Turn(Struct, frozen=True, gc=False):
     """One turn of a call or chat."""
 
     role: TurnRole
     text: Annotated[str, Meta(description="what was said, masked")]
 
 
-class Mention(Struct, frozen=True, tag="mention", tag_field="record"):
+class Mention(Struct, frozen=True, gc=False, tag="mention", tag_field="record"):
     """A post, review, call, chat, e-mail or survey answer. Key of ``mentions.raw.v1``: ``mention_id``."""
 
     mention_id: Annotated[str, Meta(description="hash of source_id and native id (schemas.identity); never changes")]

@@ -20,7 +20,7 @@ from schemas.vocabulary import (
 Span = Annotated[tuple[int, int], Meta(description="start and end (exclusive), in characters of the text")]
 
 
-class Objection(Struct, frozen=True):
+class Objection(Struct, frozen=True, gc=False):
     """One thing objected to (or praised, or merely named), justified by a span of the text."""
 
     type: ObjectionType
@@ -29,7 +29,7 @@ class Objection(Struct, frozen=True):
     polarity: Polarity
 
 
-class ScoredRow(Struct, frozen=True):
+class ScoredRow(Struct, frozen=True, gc=False):
     """One mention seen as being about one subject.
 
     The subject decides the partition. Exactly one row of a mention is ``primary``: the product of the surest
@@ -72,7 +72,7 @@ class ScoredRow(Struct, frozen=True):
     url: str = ""
 
 
-class Retraction(Struct, frozen=True):
+class Retraction(Struct, frozen=True, gc=False):
     """What was counted of this mention with a lower revision is void. Goes to every scored partition."""
 
     mention_id: str

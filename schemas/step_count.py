@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 from schemas.vocabulary import CountStatus, ExposureKind, Milliseconds, Share, SubjectKind
 
 
-class StepCount(Struct, frozen=True):
+class StepCount(Struct, frozen=True, gc=False):
     """One revision of one cell. Never overwritten: the idempotency key is all fields up to ``revision``."""
 
     subject_kind: SubjectKind

@@ -102,3 +102,9 @@ def radar(tmp_path: Path) -> Callable[..., Radar]:
 def complaints() -> Callable[..., None]:
     """See ``write_complaints``."""
     return write_complaints
+
+
+@pytest.fixture
+def radar_command() -> Path:
+    """The installed command."""
+    return COMMAND

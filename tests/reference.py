@@ -3,7 +3,9 @@
 ``python tests/reference.py --write`` writes them between their marks; a test fails if they are not current.
 """
 
+import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -17,6 +19,8 @@ from pydantic_core import PydanticUndefined
 from pipeline import metrics
 from pipeline.cli import app
 from pipeline.settings import Settings
+from pipeline.storage.embedded import EmbeddedEngine
+from pipeline.storage.migrations import migrate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,12 +90,45 @@ def topics_table() -> str:
     return "\n".join(rows)
 
 
+def tables_text() -> str:
+    """Every table and view with its columns, as the database itself describes them."""
+    with tempfile.TemporaryDirectory(prefix="radar-reference-") as folder:
+        engine = EmbeddedEngine(Path(folder))
+        try:
+            migrate(engine)
+            tables = _rows(
+                engine, "SELECT name, comment, engine FROM system.tables WHERE database = currentDatabase() ORDER BY 1"
+            )
+            columns = _rows(
+                engine,
+                "SELECT table, name, type, comment FROM system.columns WHERE database = currentDatabase() ORDER BY table, position",
+            )
+        finally:
+            engine.close()
+    views = [table for table in tables if table["engine"] == "View"]
+    parts = []
+    for title, found in (("## Views", views), ("## Tables", [table for table in tables if table not in views])):
+        parts.append(f"{title}\n")
+        for table in found:
+            parts.append(f"### {table['name']}\n\n{table['comment']}\n\n| column | type | meaning |\n|---|---|---|")
+            parts += [
+                f"| `{c['name']}` | {c['type']} | {c['comment']} |" for c in columns if c["table"] == table["name"]
+            ]
+            parts.append("")
+    return "\n".join(parts)
+
+
+def _rows(engine: EmbeddedEngine, query: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in engine.query(query).splitlines()]
+
+
 SECTIONS: dict[tuple[str, str], Any] = {
     ("README.md", "settings"): lambda: settings_table("en"),
     ("README.zh.md", "settings"): lambda: settings_table("zh"),
     ("docs/reference.md", "commands"): commands_table,
     ("docs/reference.md", "metrics"): metrics_table,
     ("docs/reference.md", "topics"): topics_table,
+    ("docs/tables.md", "tables"): tables_text,
 }
 
 

@@ -28,11 +28,11 @@ LONE_PRIOR_VOICES = 0.5
 """Weight of the vague prior of a unit without siblings (Jeffreys)."""
 DISPERSION = 1.5
 """Variance over mean of a step's count assumed before a series' own is known …"""
-DISPERSION_WEIGHT = 60.0
+DISPERSION_WEIGHT = 100.0
 """… with the weight of so many expected voices."""
 DISPERSION_RANGE = (1.2, 5.0)
 _TINY = 1e-9
-WOBBLE = 0.02
+WOBBLE = 0.03
 """Relative variance of a rate from day to day that no exposure explains."""
 CUT = 2.58
 """Standard deviations above the mean at which absorbed counts are cut; one voice more is always allowed."""

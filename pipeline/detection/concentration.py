@@ -18,6 +18,8 @@ from schemas.vocabulary import Dimension
 
 HALF = 0.5
 MARGIN = 0.3
+MARGIN_OF_CARRIER = 0.15
+"""Enough to clear all lots of a product of late deliveries: it is their common excess, so it has more voices to judge by."""
 CHANCE = 0.05
 
 DIMENSIONS: dict[Dimension, Callable[[Entry], str]] = {
@@ -37,7 +39,7 @@ class Member(NamedTuple):
     exposure: float
 
 
-def driver(dimension: Dimension, members: Sequence[Member]) -> tuple[DriverShare, bool] | None:
+def driver(dimension: Dimension, members: Sequence[Member], margin: float = MARGIN) -> tuple[DriverShare, bool] | None:
     """The member with the widest margin of excess over exposure, and whether it explains the excess.
 
     None where there is nothing to compare: fewer than two members, or no exposure, or no excess.
@@ -52,28 +54,29 @@ def driver(dimension: Dimension, members: Sequence[Member]) -> tuple[DriverShare
     top = int(np.argmax(excess - share))
     count, total = float(observed[top]), float(observed.sum())
     chance = float(betainc(count, total - count + 1.0, share[top])) if count > 0 else 1.0
-    clear = bool(excess[top] >= HALF and excess[top] - share[top] >= MARGIN and chance <= CHANCE)
+    clear = bool(excess[top] >= HALF and excess[top] - share[top] >= margin and chance <= CHANCE)
     return DriverShare(dimension, members[top].value, float(excess[top]), float(share[top])), clear
 
 
 def by_value(
     entries: Iterable[Entry], type_index: int, value_of: Callable[[Entry], str], expected: float
 ) -> list[Member]:
-    """The values of a dimension among a unit's entries; what was expected is shared out by their mentions.
+    """The values of a dimension among entries; what was expected is shared out by their exposure. Ordered by value.
 
-    Entries whose value is unknown say nothing about the dimension. Ordered by value.
+    The exposure is mentions that do not object to the type: those that do would hide the very share that is looked for.
+    Half a mention is added to each, and entries whose value is unknown say nothing about the dimension.
     """
     mentions: Counter[str] = Counter()
     objecting: Counter[str] = Counter()
     for entry in entries:
         value = value_of(entry)
         if value and not entry.dead and not entry.flags & NOT_EXPOSURE:
-            mentions[value] += 1
-            objecting[value] += entry.objects_to(type_index)
-    total = sum(mentions.values())
-    return [
-        Member(value, objecting[value], expected * count / total, count) for value, count in sorted(mentions.items())
-    ]
+            objects = entry.objects_to(type_index)
+            objecting[value] += objects
+            mentions[value] += not objects
+    exposure = {value: mentions[value] + 0.5 for value in sorted(objecting)}
+    total = sum(exposure.values())
+    return [Member(value, objecting[value], expected * part / total, part) for value, part in exposure.items()]
 
 
 def concentration(
@@ -118,5 +121,14 @@ def held_by_one_lot(entries: Iterable[Entry], type_index: int, expected: float) 
         lambda entry: f"{entry.product_id}\x1f{entry.product_batch_id}" if entry.product_id else "",
         expected,
     )
-    result = driver("batch", members)
+    return _explains(driver("batch", members))
+
+
+def held_by_one_carrier(entries: Iterable[Entry], type_index: int, expected: float, siblings: Sequence[Member]) -> bool:
+    """Whether a carrier explains the excess of all lots of a product, and none of the lots does."""
+    carrier = driver("carrier", by_value(entries, type_index, DIMENSIONS["carrier"], expected), MARGIN_OF_CARRIER)
+    return _explains(carrier) and not _explains(driver("batch", siblings))
+
+
+def _explains(result: tuple[DriverShare, bool] | None) -> bool:
     return result is not None and result[1]

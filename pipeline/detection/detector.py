@@ -233,17 +233,21 @@ class Detector:
         open_step = self._tally.steps.get(index)
         if open_step is None or not open_step.dirty:
             return []
-        keys = sorted(key for key in open_step.dirty if key in open_step.units)
+        known = self._tables.get(index)
+        tallies = {key: tabulate(open_step.units[key]) for key in sorted(open_step.dirty)}
         open_step.dirty.clear()
-        if not keys:
+        # A unit of which everything was taken back before it was ever counted is as if never spoken of.
+        spoken = {
+            key: tally
+            for key, tally in tallies.items()
+            if tally.mentions or (known is not None and self._units.index.get(key) in known.rows)
+        }
+        if not spoken:
             return []
-        self._units.register(keys, closing, self._heard, self._catalogue)
-        slots = [self._units.index[key] for key in keys]
-        tallies = [tabulate(open_step.units[key]) for key in keys]
-        table = self._tables.get(index)
-        if table is None:
-            table = self._tables[index] = StepTable(index)
-        changed = table.update(slots, tallies, self._units, self._rules.middle(index))
+        self._units.register(spoken, closing, self._heard, self._catalogue)
+        slots = [self._units.index[key] for key in spoken]
+        table = self._tables.setdefault(index, StepTable(index))
+        changed = table.update(slots, list(spoken.values()), self._units, self._rules.middle(index))
         self._units.last_seen[slots] = np.maximum(self._units.last_seen[slots], index)
         self._dirty_tables.add(index)
         return self._publish(table, changed)
@@ -352,6 +356,7 @@ class Detector:
             self._final_before,
             self._heard,
             self._sequence,
+            self._tally.latest,
             [(source, start, end) for (source, start), end in sorted(self._gaps.items())],
         )
         changes.append((b"h", state.encode(header)))
@@ -440,6 +445,7 @@ class Detector:
         self._policy_version, self._catalogue_version = header.policy_version, header.catalogue_version
         self._next, self._final_before = header.next_step, header.final_before
         self._heard, self._sequence = header.heard, header.sequence
+        self._tally.latest = header.latest
         self._gaps = {(source, start): end for source, start, end in header.gaps}
 
     def _restore_catalogue(self, chunks: dict[bytes, bytes], header: state.Header) -> None:
@@ -478,6 +484,17 @@ class Detector:
                 self._tally.restore(entry, index)
             self._tally.steps.setdefault(index, OpenStep()).unsaved.clear()
         self._tally.unsaved_voids.clear()
+        self._recount()
+
+    def _recount(self) -> None:
+        """Count all units of open steps again at the next close: a correction may have been pending for any of them."""
+        for index, table in sorted(self._tables.items()):
+            if not table.final:
+                open_step = self._tally.steps.setdefault(index, OpenStep())
+                for slot in table.slots.tolist():
+                    kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
+                    open_step.units.setdefault((kind, subject_id, lot), [])
+                open_step.dirty.update(open_step.units)
 
 
 def _entries_key(step: int, sequence: int) -> bytes:

@@ -47,7 +47,8 @@ def units_in_field(units: Floats, sold_from: Floats, sold_until: Floats, instant
     first = np.where(np.isfinite(sold_from), sold_from, instant - 1.0)
     length = np.maximum(np.where(np.isfinite(sold_until), sold_until, first) - first, 1.0)
     share = np.clip((instant - first) / length, 0.0, 1.0)
-    return np.maximum(units * share, np.minimum(units, 1.0))
+    field: Floats = np.maximum(units * share, np.minimum(units, 1.0))
+    return field
 
 
 def activity(quiet: Floats, usual: Floats) -> Floats:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc
 
-from pipeline.detection.concentration import Member, concentration, held_by_one_lot
+from pipeline.detection.concentration import Member, concentration, held_by_one_carrier, held_by_one_lot
 from pipeline.detection.evidence import historic, opening, strongest
 from pipeline.detection.exposure import Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
@@ -141,8 +141,7 @@ class Spikes:
         at = (cell.window, cell.row, cell.type_index)
         length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
         entries = list(self._entries(unit, scan.step, length))
-        verdict = self._concentration(scan, cell, entries)
-        if _explained_elsewhere(unit, cell.type_index, mean, entries, verdict):
+        if self._explained_elsewhere(unit, scan, cell, entries):
             return []
         against = opening(entries, cell.type_index)
         observed, start = int(scan.voices[at]), rules.steps.start(scan.step)
@@ -170,13 +169,31 @@ class Spikes:
             window=length,
             p_value=p_value,
             voices=observed,
-            concentration=verdict,
+            concentration=self._concentration(scan, cell, entries),
             evidence=strongest(against, cell.type_index),
             opening_state=_opening_state(scan, cell, limit),
             versions=rules.versions,
         )
         self._signals.add(OpenSignal(signal, voices=observed))
         return [signal]
+
+    def _explained_elsewhere(self, unit: UnitKey, scan: Scan, cell: Cell, entries: Sequence[Entry]) -> bool:
+        """Whether the excess is another subject's: one lot's for a carrier, region or channel; a carrier's for a lot.
+
+        A failing carrier makes every lot that it delivers look late: where a carrier explains the excess of `delivery`
+        in the whole product and no lot does, the carrier's own spike tells it and no lot is blamed.
+        """
+        if unit[0] != "product":
+            return held_by_one_lot(
+                entries, cell.type_index, float(scan.expected.mean[cell.window, cell.row, cell.type_index])
+            )
+        if cell.type_index != DELIVERY:
+            return False
+        siblings = self._siblings(scan, cell)
+        length = scan.windows[cell.window]
+        members = self._units.members[int(self._units.subject[scan.slots[cell.row]])]
+        everyone = (entry for member in members for entry in self._entries(member, scan.step, length))
+        return held_by_one_carrier(everyone, DELIVERY, sum(member.expected for member in siblings), siblings)
 
     def _unit(self, slot: int) -> UnitKey:
         kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
@@ -190,43 +207,28 @@ class Spikes:
                 yield from (entry for entry in open_step.units.get(unit, ()) if not entry.dead)
 
     def _concentration(self, scan: Scan, cell: Cell, entries: Sequence[Entry]) -> Concentration:
-        slot = int(scan.slots[cell.row])
-        unit = self._unit(slot)
+        unit = self._unit(int(scan.slots[cell.row]))
         expected = _number(scan.expected.mean[cell.window, cell.row, cell.type_index])
-        siblings = self._siblings(scan, cell, slot) if unit[0] == "product" else []
+        siblings = self._siblings(scan, cell) if unit[0] == "product" else []
         return concentration(entries, cell.type_index, expected, unit[2], siblings, {unit[0]: True})
 
-    def _siblings(self, scan: Scan, cell: Cell, slot: int) -> list[Member]:
+    def _siblings(self, scan: Scan, cell: Cell) -> list[Member]:
         """The product's lots in the same window, those measured like this one, in the order of their names."""
-        units = self._units
+        units, slot = self._units, scan.slots[cell.row]
         same = (units.subject[scan.slots] == units.subject[slot]) & (units.by_units[scan.slots] == units.by_units[slot])
-        members = [
-            Member(
-                self._unit(int(scan.slots[row]))[2],
-                float(scan.voices[cell.window, row, cell.type_index]),
-                _number(scan.expected.mean[cell.window, row, cell.type_index]),
-                float(scan.exposure[cell.window, row]),
-            )
-            for row in np.flatnonzero(same)
-        ]
-        return sorted(members)
+        rows = np.flatnonzero(same)
+        voices = scan.voices[cell.window, rows, cell.type_index]
+        exposure = scan.exposure[cell.window, rows] * scan.windows[cell.window]
+        if not units.by_units[slot]:
+            exposure = np.maximum(exposure - voices, 0.0) + 0.5
+        expected = np.nan_to_num(scan.expected.mean[cell.window, rows, cell.type_index])
+        lots = [self._unit(int(scan.slots[row]))[2] for row in rows]
+        facts = zip(lots, voices.tolist(), expected.tolist(), exposure.tolist(), strict=True)
+        return sorted(Member(*fact) for fact in facts)
 
 
 def _number(value: float) -> float:
     return 0.0 if np.isnan(value) else float(value)
-
-
-def _explained_elsewhere(
-    unit: UnitKey, type_index: int, mean: float, entries: Sequence[Entry], verdict: Concentration
-) -> bool:
-    """Whether the excess is another subject's: one lot's for a carrier, region or channel; a carrier's for a lot.
-
-    A failing carrier makes every lot that it delivers look late: where a carrier explains the excess of `delivery`
-    better than the lot does, the carrier's own spike tells it and no lot is blamed.
-    """
-    if unit[0] == "product":
-        return type_index == DELIVERY and verdict.dimension == "carrier"
-    return held_by_one_lot(entries, type_index, mean)
 
 
 def _opening_state(scan: Scan, cell: Cell, limit: float) -> str:

@@ -74,6 +74,7 @@ class Header(msgspec.Struct, array_like=True):
     final_before: int
     heard: int
     sequence: int
+    latest: int
     gaps: list[tuple[str, int, int | None]]
 
 

@@ -261,6 +261,10 @@ UNDECIDED = -1
 """Tag of a void that no step has closed after."""
 
 
+FURTHEST_AHEAD = 64
+"""Steps ahead of the watermark up to which a row is expected; one wrong date must not keep voids for ever."""
+
+
 class Tally:
     """All live entries of the steps that are not final, by step and unit and by mention."""
 
@@ -269,11 +273,14 @@ class Tally:
         self._mentions: dict[str, list[tuple[int, Entry]]] = {}
         self.voids: dict[str, tuple[int, int]] = {}
         """Mention → revision below which nothing holds, and the step with which the void may be forgotten."""
+        self.latest = -(1 << 40)
+        """Latest step that any row was of, taken in or not."""
         self.unsaved_voids: set[int] = set()
         """Tags whose voids changed since they were last saved."""
 
     def add(self, entry: Entry, step: int) -> bool:
         """Take an entry in, unless it is known or void. Returns whether it was taken in."""
+        self.latest = max(self.latest, step)
         if entry.revision:
             self.void(entry.mention_id, entry.revision)  # an edit ends what was counted before, in whatever unit
         if entry.subject_kind == "product" and not entry.subject_id and entry.severity < HARM:
@@ -325,7 +332,8 @@ class Tally:
         for step, entry in known:
             if entry.revision < revision:
                 entry.dead = True
-                self.steps[step].dirty.add(entry.unit)
+                if entry.unit in self.steps[step].units:
+                    self.steps[step].dirty.add(entry.unit)
         alive = [(step, entry) for step, entry in known if not entry.dead]
         if alive:
             self._mentions[mention_id] = alive
@@ -340,11 +348,14 @@ class Tally:
             self._insert(entry, step)
 
     def settle_voids(self, step: int) -> None:
-        """After a step closed: fix until when the voids before it are needed, so long as any step open now is."""
+        """After a step closed: fix until when the voids before it are needed.
+
+        A row that they concern may come again as long as its step is open, and rows may run ahead of the watermark.
+        """
         undecided = [mention for mention, (_, tag) in self.voids.items() if tag == UNDECIDED]
         if not undecided:
             return
-        last = max(step, max(self.steps, default=step))
+        last = max(step, min(self.latest, step + FURTHEST_AHEAD))
         for mention in undecided:
             self.voids[mention] = (self.voids[mention][0], last)
         self.unsaved_voids.update((UNDECIDED, last))

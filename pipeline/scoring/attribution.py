@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import ahocorasick
+
 from pipeline.scoring.characters import TextColumns
 from pipeline.scoring.lexicon import ROLES, Terms, fold
 from schemas.catalogue import CatalogueEntry
@@ -17,7 +19,6 @@ from schemas.mention import Mention
 
 _JOINERS = re.compile(r"[\s\-_‐-―－/]+")
 _CONFUSABLE = str.maketrans("oib", "018")
-_TOKEN = re.compile(r"[a-z0-9.]*[0-9][a-z0-9.]*")
 _WORD = re.compile(r"[a-z0-9.]+")
 _SPOKEN = re.compile(r"[零〇一二三四五六七八九幺两洞拐]{3,12}")
 _SPOKEN_DIGITS = str.maketrans("零〇一二三四五六七八九幺两洞拐", "001234567891207")
@@ -26,9 +27,9 @@ _BARE_DATE = re.compile(
     r"|年(?:0?[1-9]|1[0-2])月(?:(?:0?[1-9]|[12]\d|3[01])[日号])?)"
 )
 _MAX_TOKEN = 40
+_LONGEST_NAME = 200
 _MAX_PARTS = 4
 """Words that together may be one lot written with blanks."""
-_MAX_LOTS_A_TEXT = 64
 _CONTEXT_BEFORE, _CONTEXT_BEHIND = 8, 4
 
 _AMBIGUOUS = -2
@@ -48,7 +49,7 @@ class _Lot(NamedTuple):
     lot_id: str
 
 
-class _InText(NamedTuple):
+class LotInText(NamedTuple):
     """A lot that a text names."""
 
     lots: tuple[_Lot, ...]
@@ -88,6 +89,12 @@ class Attributor:
                 self._add_name(fold(name).strip(), product)
             self._add_lot(entry.product_batch_id, product)
         self._products = list(number)
+        self._finder = ahocorasick.Automaton()
+        for name, product in self._names.items():
+            if _telling(name):
+                self._finder.add_word(name, (name, product))
+        self._findable = len(self._finder) > 0
+        self._finder.make_automaton()
         self.has_lots = bool(self._exact)
         parts = sorted("\x1f".join((e.product_id, e.name, *e.aliases, e.product_batch_id)) for e in catalogue)
         digest = hashlib.blake2b("\x1e".join(parts).encode("utf-8", "surrogatepass"), digest_size=4)
@@ -111,15 +118,18 @@ class Attributor:
                     table[key] = (*known, lot)
 
     def add_terms(self, terms: Terms) -> None:
-        """Put names and lots that are no plain word of ASCII into the automaton of all terms."""
+        """Put names, and lots that are no plain word of ASCII, into the automaton of all terms.
+
+        A name of digits only, such as a numeric product id, is no name in a text.
+        """
         for name, product in self._names.items():
-            if len(name) >= 2 and product != _AMBIGUOUS:
+            if _telling(name) and not name.isdigit() and product != _AMBIGUOUS:
                 terms.add(name, role=ROLES["product"], product=product)
         for normal in self._exact:
-            if len(normal) >= 2 and not normal.isascii():
+            if _telling(normal) and not normal.isascii():
                 terms.add(normal, role=ROLES["lot"])
 
-    def attribute(self, mention: Mention, named: Sequence[tuple[int, str]], lots: Sequence["_InText"]) -> Attribution:
+    def attribute(self, mention: Mention, named: Sequence[tuple[int, str]], lots: Sequence[LotInText]) -> Attribution:
         """The surest attribution of one mention.
 
         Args:
@@ -137,10 +147,13 @@ class Attributor:
             found = self._with_lot(product, confidence, self._lookup(normal_lot(mention.version)))
             if found.product_batch_id:
                 return found
-        for lot in lots:
-            found = self._with_lot(product, confidence, lot)
-            if found.product_batch_id:
-                return found
+        # A product that the source gives rules out lots of others; one that only the text names does not.
+        candidates = (product, _UNKNOWN) if confidence < _GIVEN_CONTAINS else (product,)
+        for candidate in candidates:
+            for lot in lots:
+                found = self._with_lot(candidate, confidence, lot)
+                if found.product_batch_id and (candidate == product or not lot.repaired):
+                    return found
         return Attribution(self._products[product], "", confidence) if product >= 0 else NOBODY
 
     def _product(self, given: str | None, named: Sequence[tuple[int, str]]) -> tuple[int, float]:
@@ -161,18 +174,18 @@ class Attributor:
         if product >= 0:
             return product, _GIVEN
         # A shop's title holds the name among other words: the longest name inside it decides.
-        inside = [(len(known), number) for known, number in self._names.items() if len(known) >= 2 and known in name]
+        inside = [(len(known), number) for _, (known, number) in self._finder.iter(name)] if self._findable else []
         longest = max(inside, default=(0, _UNKNOWN))[0]
         best = {number for length, number in inside if length == longest}
-        return (best.pop(), _GIVEN_CONTAINS) if len(best) == 1 else (_UNKNOWN, 0.0)
+        return (best.pop(), _GIVEN_CONTAINS) if len(best) == 1 and _AMBIGUOUS not in best else (_UNKNOWN, 0.0)
 
-    def _lookup(self, normal: str) -> _InText:
+    def _lookup(self, normal: str) -> LotInText:
         exact = self._exact.get(normal)
         if exact:
-            return _InText(exact, repaired=False)
-        return _InText(self._repaired.get(normal.translate(_CONFUSABLE), ()), repaired=True)
+            return LotInText(exact, repaired=False)
+        return LotInText(self._repaired.get(normal.translate(_CONFUSABLE), ()), repaired=True)
 
-    def _with_lot(self, product: int, confidence: float, found: _InText) -> Attribution:
+    def _with_lot(self, product: int, confidence: float, found: LotInText) -> Attribution:
         """Product and lot together; a lot of another product than the known one is no lot."""
         fitting = found.lots
         if product >= 0:
@@ -182,12 +195,21 @@ class Attributor:
             return Attribution(self._products[fitting[0].product], fitting[0].lot_id, round(sure, 3))
         return Attribution(self._products[product], "", confidence) if product >= 0 else NOBODY
 
-    def lots_in_texts(self, laid: TextColumns, folded: str) -> dict[int, list[_InText]]:
-        """Lots that the texts name, by number of the text, in their order; only for a catalogue with lots."""
-        found: dict[int, list[_InText]] = {}
+    def lots_in_texts(
+        self, laid: TextColumns, folded: str, worded: Sequence[tuple[int, str]]
+    ) -> dict[int, list[LotInText]]:
+        """Lots that the texts name, by number of the text; only for a catalogue with lots.
+
+        Args:
+            laid: the folded texts.
+            folded: ``laid.folded()``.
+            worded: position and words of the lots that the automaton has found.
+        """
+        found: dict[int, list[LotInText]] = {}
         if not self.has_lots:
             return found
-        for position, lot in self._written(folded):
+        written = [(position, self._lookup(words)) for position, words in worded] + self._written(folded)
+        for position, lot in written:
             found.setdefault(_owner(laid, position), []).append(lot)
         for match in _SPOKEN.finditer(folded):
             if self._beside_context(folded, match.start(), match.end()):
@@ -196,23 +218,23 @@ class Attributor:
                     found.setdefault(_owner(laid, match.start()), []).append(lot)
         return found
 
-    def _written(self, folded: str) -> list[tuple[int, _InText]]:
+    def _written(self, folded: str) -> list[tuple[int, LotInText]]:
         """Position and lot of every lot written in ASCII."""
         found = []
         behind = 0
-        for match in _TOKEN.finditer(folded):
-            start = match.start()
-            if start < behind:
+        for match in _WORD.finditer(folded):
+            start, end = match.span()
+            if start < behind or end - start > _MAX_TOKEN:
                 continue
-            lot, end = self._longest(folded, start, match.end())
+            lot, end = self._longest(folded, start, end)
             if lot is not None:
                 behind = end
                 found.append((start, lot))
         return found
 
-    def _longest(self, folded: str, start: int, end: int) -> tuple[_InText | None, int]:
+    def _longest(self, folded: str, start: int, end: int) -> tuple[LotInText | None, int]:
         """The lot that begins with the word at [start, end), over as many words as fit."""
-        best: tuple[_InText | None, int] = (None, end)
+        best: tuple[LotInText | None, int] = (None, end)
         normal = folded[start:end]
         for _ in range(_MAX_PARTS):
             if len(normal) > _MAX_TOKEN:
@@ -227,9 +249,9 @@ class Attributor:
             end = following.end()
         return best
 
-    def _credible(self, folded: str, start: int, end: int, normal: str, lot: _InText) -> bool:
-        """Digits alone may be anything: they, short ids and repaired ids need a word such as 「批次」 beside them."""
-        mixed = not normal.replace(".", "").isdigit()
+    def _credible(self, folded: str, start: int, end: int, normal: str, lot: LotInText) -> bool:
+        """Digits or letters alone may be anything: they, short ids and repaired ids need a word such as 「批次」 beside them."""
+        mixed = any(map(str.isdigit, normal)) and any(map(str.isalpha, normal))
         plain = mixed and len(normal) >= (6 if lot.repaired else 4)
         return plain or self._beside_context(folded, start, end)
 
@@ -245,6 +267,11 @@ class Attributor:
         if term[-1].isascii() and folded[end : end + 1].isascii() and folded[end : end + 1].isalnum():
             return None
         return product, term
+
+
+def _telling(name: str) -> bool:
+    """Whether a name or lot is long enough to be looked for inside a text."""
+    return 2 <= len(name) <= _LONGEST_NAME and "\n" not in name
 
 
 def _owner(laid: TextColumns, position: int) -> int:

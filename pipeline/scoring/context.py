@@ -21,7 +21,6 @@ _RESOLVED_REACH = 4
 _LONGEST_QUOTATION = 60
 
 _NEGATIONS = ROLES["negation_far"] | ROLES["negation_near"]
-_REQUESTS = ROLES["conditional"] | ROLES["act_suggestion"] | ROLES["act_question"]
 
 
 class Context(NamedTuple):
@@ -51,8 +50,10 @@ def clause_numbers(codes: NDArray[np.uint32]) -> NDArray[np.int64]:
         # A blank or a full stop is no end inside a name such as "iphone 13" or a number such as 2.4.
         after_ascii = np.concatenate([[False], (codes[:-1] > 32) & (codes[:-1] < 127)])
         ends |= ((codes == ord(" ")) | (codes == ord("."))) & ~after_ascii
-    number = np.cumsum(ends)
-    return number - ends
+    # A separator counts twice: the clause before a text's first one is then nobody's.
+    step = ends.astype(np.int64) + (codes == SEPARATOR)
+    number: NDArray[np.int64] = np.cumsum(step) - step
+    return number
 
 
 def context(hits: Hits, codes: NDArray[np.uint32], role: NDArray[np.int64]) -> Context:
@@ -141,7 +142,7 @@ def _resolved(
     if not chosen.any():
         return chosen
     requested = np.zeros(len(hits.term), dtype=np.bool_)
-    for name in ("conditional", "act_suggestion", "act_question", "act_complaint"):
+    for name in ("conditional", "request", "act_question"):
         requested |= _after(hits, clause, role, name)
     chosen &= ~negated & ~requested
     # 「没解决了」: what runs into the word from the left takes it back.

@@ -33,6 +33,7 @@ _OPINION_ROLES = (
     "worry",
     "near_miss",
     "asking",
+    "request",
     "intensifier",
     "diminisher",
 )
@@ -44,6 +45,7 @@ ROLES: dict[str, int] = {
             *(f"act_{act}" for act in SPEECH_ACTS),
             "child",
             "narrative",
+            "loose",
             "cause",
             "figurative",
             "opinion",
@@ -58,7 +60,6 @@ ROLES: dict[str, int] = {
 _FILES = ("taxonomy", "opinion", "speech_act", "severity", "emotion", "places")
 _STRONG, _MILD = 0.7, 0.4
 _UNNAMED_SEVERITY = 0
-_MAX_RULES = 8
 
 
 class Subtype(NamedTuple):
@@ -87,17 +88,19 @@ class Terms:
 
     def add(self, term: str, **meaning: Any) -> None:
         """Give a term one more meaning; ``role`` adds up, anything else may be said once."""
-        row = self.rows[self.number.setdefault(term, len(self.rows))] if term in self.number else self._new(term)
+        row = self.row(term)
         row["role"] = row.get("role", 0) | meaning.pop("role", 0)
         for name, value in meaning.items():
             if row.get(name, value) != value:
                 raise ConfigurationError(f"lexicon: {term!r} has two values for {name}: {row[name]!r} and {value!r}")
             row[name] = value
 
-    def _new(self, term: str) -> dict[str, Any]:
-        self.number[term] = len(self.rows)
-        self.rows.append({})
-        return self.rows[-1]
+    def row(self, term: str) -> dict[str, Any]:
+        """The meanings of a term, which is new if it was not known."""
+        if term not in self.number:
+            self.number[term] = len(self.rows)
+            self.rows.append({})
+        return self.rows[self.number[term]]
 
     def column(self, name: str, absent: float, dtype: Any) -> NDArray[Any]:
         """One meaning of all terms, shape (terms,)."""
@@ -149,10 +152,10 @@ class Lexicons:
             entry = types[subtype.type][subtype.name]
             for kind, name in (("problems", "problem"), ("praise", "praise"), ("aspects", "aspect")):
                 self._add("", entry.get(kind, ""), **{name: number})
-            for words in entry.get("compose", ()):
-                first, middle, last = (row.split() for row in words)
-                composed = ["".join(parts) for parts in product(first, ["", *middle], last)]
-                self._add("", " ".join(composed), problem=number)
+            for composed in entry.get("compose", ()):
+                first, middle, last = (row.split() for row in composed["words"])
+                terms = ["".join(parts) for parts in product(first, ["", *middle], last)]
+                self._add("", " ".join(terms), problem=number, severity=composed["severity"])
             for kind, polarity in (("bad", -1), ("good", 1)):
                 self._add("opinion", entry.get(kind, ""), **{f"about_{number}": polarity})
 
@@ -168,27 +171,24 @@ class Lexicons:
         for level, words in source["levels"].items():
             self._add("", words, severity=int(level))
             for term in words.split():
-                if "problem" not in self.terms.rows[self.terms.number[term]]:
+                if "problem" not in self.terms.row(term):
                     raise ConfigurationError(f"severity.yaml: {term!r} is no problem in taxonomy.yaml")
-        for role in ("child", "narrative", "cause", "figurative"):
+        for role in ("child", "narrative", "loose", "cause", "figurative"):
             self._add(role, source[role])
         rules = []
         for number, rule in enumerate(source["together"]):
             for name in ("part", "problem"):
                 for term in rule[name].split():
-                    self.terms.add(term)
-                    row = self.terms.rows[self.terms.number[term]]
+                    row = self.terms.row(term)
                     row[f"rule_{name}"] = row.get(f"rule_{name}", 0) | 1 << number
             rules.append(Together(1 << number, int(rule["level"])))
-        return tuple(rules[:_MAX_RULES])
+        return tuple(rules)
 
     def _add_emotions(self, source: Mapping[str, Mapping[str, str]]) -> None:
         for label, strengths in source.items():
             number = EMOTIONS.index(label)
             for name, weight in (("strong", _STRONG), ("mild", _MILD)):
-                for term in strengths[name].split():
-                    if "emotion" not in (self.terms.rows[self.terms.number[term]] if term in self.terms.number else ()):
-                        self.terms.add(term, emotion=number, emotion_weight=weight)
+                self._add("", strengths[name], emotion=number, emotion_weight=weight)
 
     def _add_places(self, kind: str, source: Mapping[str, str]) -> tuple[str, ...]:
         for number, (name, others) in enumerate(source.items()):

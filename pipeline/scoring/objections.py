@@ -23,7 +23,6 @@ _UNRESOLVABLE = frozenset({"service_attitude", "price", "expectation_gap"})
 _LASTING_SUBTYPES = frozenset({"harm", "privacy"})
 
 _NEUTRAL = EMOTIONS.index("neutral")
-_JOY = EMOTIONS.index("joy")
 
 
 class Findings(NamedTuple):
@@ -50,8 +49,6 @@ class Understanding(NamedTuple):
     emotion: NDArray[np.int64]
     """Index into ``EMOTIONS``."""
     intensity: NDArray[np.float64]
-    negated: NDArray[np.bool_]
-    """Of each hit, for attribution: a carrier that is not wanted is not meant."""
 
 
 class Reader:
@@ -70,27 +67,32 @@ class Reader:
             if (one.type, one.name) == ("product_quality", "defect")
         )
 
-    def read(self, laid: TextColumns, hits: Hits, probability: NDArray[np.float64]) -> Understanding:
+    def read(
+        self, laid: TextColumns, hits: Hits, probability: NDArray[np.float64], about_product: NDArray[np.bool_]
+    ) -> Understanding:
         """Understand a block.
 
         Args:
             laid: the folded texts.
             hits: the terms of the lexicon proper and of the catalogue, none inside another.
             probability: of each text to be positive, shape (n,).
+            about_product: whether the source names the product of each text, shape (n,).
         """
         role = self._terms.role[hits.term]
         around = context(hits, laid.codes, role)
-        findings = self._findings(hits, role, around)
+        findings = self._findings(hits, role, around, about_product)
         number = len(laid.starts)
         objecting = findings.polarity < 0
         severity = np.zeros(number, dtype=np.int64)
         np.maximum.at(severity, findings.owner[objecting], findings.severity[objecting])
         act = _speech_acts(hits, role, around, findings, probability, laid)
         emotion, intensity = self._emotions(hits, role, around, laid)
-        return Understanding(findings, severity, act, emotion, intensity, around.negated)
+        return Understanding(findings, severity, act, emotion, intensity)
 
-    def _findings(self, hits: Hits, role: NDArray[np.int64], around: Context) -> Findings:
-        wrong, right = self._by_themselves(hits, around)
+    def _findings(
+        self, hits: Hits, role: NDArray[np.int64], around: Context, about_product: NDArray[np.bool_]
+    ) -> Findings:
+        wrong, right = self._by_themselves(hits, around, about_product)
         about, used = self._by_opinion(hits, role, around)
         # A general word such as 「不错」 that is said about a named matter says nothing about the product.
         fallback = self._terms.fallback
@@ -100,7 +102,9 @@ class Reader:
         merged = Findings(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         return self._distinct(merged)
 
-    def _by_themselves(self, hits: Hits, around: Context) -> tuple[Findings, Findings]:
+    def _by_themselves(
+        self, hits: Hits, around: Context, about_product: NDArray[np.bool_]
+    ) -> tuple[Findings, Findings]:
         terms = self._terms
         problem, praise = terms.problem[hits.term], terms.praise[hits.term]
         # What runs into a problem on its left is the rest of a word (「发烫」 and 「烫到」).
@@ -110,7 +114,10 @@ class Reader:
         subtype = problem[chosen]
         settled = around.resolved[chosen] & self._resolvable[subtype]
         open_ = ~(settled | around.conditional[chosen] | around.asked[chosen])
+        told, loose = self._unfounded(hits, around, chosen, about_product)
+        open_ &= ~told
         level = self._levels(hits, around, chosen, subtype)
+        level = np.where(loose, np.minimum(level, _HYPOTHETICAL_LIMIT), level)
         wrong = Findings(
             hits.owner[chosen],
             subtype,
@@ -149,17 +156,30 @@ class Reader:
             level = np.where(worse, np.maximum(level, rule.level), level)
         with_child = np.isin(clause, around.clause[(terms.role[hits.term] & ROLES["child"]) > 0])
         level = np.where(with_child & (level == 3), 4, level)
-        told = self._merely_told(hits, around, chosen)
         doubtful = around.worry | around.near_miss | around.quoted | around.conditional | around.asked
-        return np.where(doubtful[chosen] | told, np.minimum(level, _HYPOTHETICAL_LIMIT), level)
+        return np.where(doubtful[chosen], np.minimum(level, _HYPOTHETICAL_LIMIT), level)
 
-    def _merely_told(self, hits: Hits, around: Context, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Harm such as 「住院」 with no word of a cause beside it: a book is full of it."""
-        role = self._terms.role[hits.term]
-        caused = around.clause[(role & ROLES["cause"]) > 0]
+    def _unfounded(
+        self, hits: Hits, around: Context, chosen: NDArray[np.int64], about_product: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Harm with no word of a cause beside it (a book is full of 「住院」), and danger that may be a figure of speech.
+
+        Beside means in the same clause or the one before.
+        """
+        terms = self._terms
+        role = terms.role[hits.term]
         clause = around.clause[chosen]
-        beside = np.isin(clause, caused) | np.isin(clause - 1, caused)
-        return ((role[chosen] & ROLES["narrative"]) > 0) & ~beside
+        caused = (role & ROLES["cause"]) > 0
+        thing = caused | (terms.product[hits.term] != -1) | (terms.aspect[hits.term] >= 0)
+
+        def beside(evidence: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            found = around.clause[evidence]
+            near: NDArray[np.bool_] = np.isin(clause, found) | np.isin(clause - 1, found)
+            return near
+
+        told = ((role[chosen] & ROLES["narrative"]) > 0) & ~beside(caused)
+        loose = ((role[chosen] & ROLES["loose"]) > 0) & ~beside(thing) & ~about_product[hits.owner[chosen]]
+        return told, loose
 
     def _by_opinion(self, hits: Hits, role: NDArray[np.int64], around: Context) -> tuple[Findings, NDArray[np.int64]]:
         """Matters and what is said about them; also the hits that were used as opinion."""

@@ -1,14 +1,14 @@
 """A block of mentions in, scored rows out. Everything between is columns; structs exist at the edge only."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from pipeline.scoring.attribution import Attribution, Attributor
 from pipeline.scoring.characters import MAX_CHARACTERS, TextColumns, columns
 from pipeline.scoring.lexicon import EMOTIONS, ROLES, SPEECH_ACTS, Hits, Lexicons, TermColumns, fold
-from pipeline.scoring.objections import Findings, Reader, Understanding
+from pipeline.scoring.objections import Findings, Reader
 from pipeline.scoring.sentiment import SentimentHead
 from pipeline.scoring.signature import signatures
 from schemas.catalogue import CatalogueEntry
@@ -37,6 +37,10 @@ class _Language(NamedTuple):
     carrier: list[str]
     region: list[str]
     attribution: list[Attribution]
+
+
+_SAID = _Language._fields[:7]
+"""The fields of ``_Language`` that stand in a row one after the other."""
 
 
 class Scorer:
@@ -90,71 +94,41 @@ class Scorer:
         return rows
 
     def _rows(self, block: Sequence[Mention], rows: list[ScoredRow]) -> None:
-        language = self._understand(block)
-        append = rows.append
+        """Append the rows of a part of a block. Rows are made by position: names would double their cost."""
         versions = self.versions
-        for (
-            mention,
-            sentiment,
-            probability,
-            objections,
-            act,
-            emotion,
-            intensity,
-            severity,
-            signature,
-            carrier,
-            region,
-            about,
-        ) in zip(block, *language, strict=True):
-            flags = _flags(mention)
-            shared = (
-                about.product_id,
-                about.product_batch_id,
-                about.confidence,
-                mention.version or "",
-                carrier,
-                region,
-                mention.channel,
-                mention.source_id,
-                mention.event_time,
-                mention.ingest_time,
-                sentiment,
-                probability,
-                objections,
-                act,
-                emotion,
-                intensity,
-                severity,
+        language = self._understand(block)
+        for mention, carrier, region, about, signature, said in zip(
+            block,
+            language.carrier,
+            language.region,
+            language.attribution,
+            language.signature,
+            zip(*language[: len(_SAID)], strict=True),
+            strict=True,
+        ):
+            place = (mention.version or "", carrier, region, mention.channel, mention.source_id)
+            times = (mention.event_time, mention.ingest_time)
+            shared: tuple[Any, ...] = (
+                *about,
+                *place,
+                *times,
+                *said,
                 mention.author or "",
                 signature,
-                flags,
+                _flags(mention),
                 versions,
             )
-            identity, revision = mention.mention_id, mention.revision
+            head = (mention.mention_id, mention.revision, mention.deleted)
             if mention.deleted:
-                append(ScoredRow(identity, revision, True, "product", about.product_id, True, *shared))
+                rows.append(ScoredRow(*head, "product", about.product_id, True, *shared))
                 continue
-            append(
-                ScoredRow(
-                    identity,
-                    revision,
-                    False,
-                    "product",
-                    about.product_id,
-                    True,
-                    *shared,
-                    mention.text,
-                    mention.native_id or "",
-                    mention.rating,
-                    mention.url or "",
-                )
-            )
+            full = (*shared, mention.text, mention.native_id or "", mention.rating, mention.url or "")
+            rows.append(ScoredRow(*head, "product", about.product_id, True, *full))
             if carrier:
-                append(ScoredRow(identity, revision, False, "carrier", carrier, False, *shared))
+                rows.append(ScoredRow(*head, "carrier", carrier, False, *shared))
             if region:
-                append(ScoredRow(identity, revision, False, "region", region, False, *shared))
-            append(ScoredRow(identity, revision, False, "channel", mention.channel, False, *shared))
+                rows.append(ScoredRow(*head, "region", region, False, *shared))
+            rows.append(ScoredRow(*head, "channel", mention.channel, False, *shared))
 
     def _understand(self, block: Sequence[Mention]) -> _Language:
         texts = [scored_text(mention) for mention in block]
@@ -164,10 +138,14 @@ class Scorer:
         hits = self._terms.find(laid, folded)
         role = self._terms.role[hits.term]
         proper = hits.take(role != ROLES["place"]).outermost()
-        read = self._reader.read(laid, proper, probability)
+        about_product = np.array([bool(mention.product) for mention in block], dtype=np.bool_)
+        read = self._reader.read(laid, proper, probability, about_product)
+        # The rules keep to the built-in head, so that objections do not depend on the choice.
         if self._snownlp is not None:
             probability = self._snownlp.probabilities(texts)
         probability = np.round(probability, 4)
+        # Names are found whatever the lexicon says about the words around them (「课程」 in 「课程不符」).
+        names = hits.take((role & (ROLES["product"] | ROLES["lot"])) > 0)
         carriers, regions = self._places(hits.take((role & ROLES["place"]) > 0).outermost(), len(block))
         return _Language(
             sentiment=np.round(2 * probability - 1, 4).tolist(),
@@ -182,7 +160,7 @@ class Scorer:
                 self._given_carrier(mention.carrier) or found for mention, found in zip(block, carriers, strict=True)
             ],
             region=[(mention.region or "").strip() or found for mention, found in zip(block, regions, strict=True)],
-            attribution=self._attributions(block, laid, folded, proper, read),
+            attribution=self._attributions(block, laid, folded, names.outermost()),
         )
 
     def _objections(self, findings: Findings, laid: TextColumns) -> list[list[Objection]]:
@@ -219,9 +197,7 @@ class Scorer:
         name = given.strip()
         return self._known_carriers.get(fold(name), name) if name else ""
 
-    def _attributions(
-        self, block: Sequence[Mention], laid: TextColumns, folded: str, hits: Hits, read: Understanding
-    ) -> list[Attribution]:
+    def _attributions(self, block: Sequence[Mention], laid: TextColumns, folded: str, hits: Hits) -> list[Attribution]:
         attributor = self._attributor
         named: dict[int, list[tuple[int, str]]] = {}
         products = self._terms.product[hits.term]
@@ -230,7 +206,10 @@ class Scorer:
             found = attributor.named(term, int(products[place]), folded, int(hits.start[place]), int(hits.end[place]))
             if found is not None:
                 named.setdefault(int(hits.owner[place]), []).append(found)
-        lots = attributor.lots_in_texts(laid, folded)
+        worded = np.flatnonzero((self._terms.role[hits.term] & ROLES["lot"]) > 0)
+        lots = attributor.lots_in_texts(
+            laid, folded, [(int(hits.start[place]), self._names[hits.term[place]]) for place in worded.tolist()]
+        )
         attribute = attributor.attribute
         return [attribute(mention, named.get(number, ()), lots.get(number, ())) for number, mention in enumerate(block)]
 

@@ -68,7 +68,10 @@ def corpus(labelled: Iterable[tuple[str, int]]) -> Corpus:
         key = letters(text)
         if key:
             known = found.get(key)
-            found[key] = (text.strip(), label) if known is None or known[1] == label else (text, None)
+            if known is None:
+                found[key] = (text.strip(), label)
+            elif known[1] != label:
+                found[key] = (text, None)
     rows = [
         (hashlib.blake2b(key.encode(), digest_size=8).digest(), text[:MAX_CHARACTERS], label)
         for key, (text, label) in found.items()

@@ -5,9 +5,12 @@ What the library brings along, and what is done about it:
 - One path per process and one process per path. A second process gets an empty error from it, so a lock file of ours
   says who holds the database.
 - Native bytes cannot be given inline, so a block goes through one file in the data folder, written again and again.
+- chdb-core-lite prints a number whose exponent has three digits and ends in 0 without that digit (1e-100 as 1e-10);
+  what is stored and compared is right.
 - A returned insert is on disk because every table is made with ``fsync_after_insert`` and ``fsync_part_directory``.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -17,7 +20,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pipeline.errors import TerminalError
+from pipeline.errors import TerminalError, TransientError
 from pipeline.storage import native
 from pipeline.storage.engine import insert_error, literal, query_error
 from pipeline.storage.rows import TABLES, columns_of
@@ -25,6 +28,8 @@ from pipeline.storage.rows import TABLES, columns_of
 DATABASE_FOLDER = "clickhouse"
 _LOCK_FILE = "clickhouse.lock"
 _BLOCK_FILE = "block.native"
+_MAX_RESULT_ROWS = 1_000_000
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class EmbeddedEngine:
@@ -70,7 +75,8 @@ class EmbeddedEngine:
                 file.write_bytes(data)
                 self._live().query(sql)
             except OSError as error:
-                raise TerminalError(f"the data folder {self.path} cannot be written: {error.strerror}") from error
+                kind = TransientError if error.errno in _DISK_FULL else TerminalError
+                raise kind(f"the data folder {self.path} cannot be written: {error.strerror}") from error
             except RuntimeError as error:
                 raise insert_error(str(error)) from error
             finally:
@@ -115,7 +121,8 @@ class Reader:
         self._session = _open_session(path / DATABASE_FOLDER)
         self._session.query(
             f"SET max_execution_time = {max_seconds}, max_result_bytes = {max_result_bytes}, "
-            "result_overflow_mode = 'throw', output_format_pretty_color = 0"
+            # Bytes alone are no bound: a constant column counts once, however many rows it is printed in.
+            f"max_result_rows = {_MAX_RESULT_ROWS}, result_overflow_mode = 'throw', output_format_pretty_color = 0"
         )
         self._session.query("SET readonly = 1")
 

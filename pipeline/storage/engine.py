@@ -52,6 +52,7 @@ class Engine(Protocol):
 
 # Numbers of ClickHouse's ErrorCodes.cpp; they are part of its interface and never reused.
 _RETRY = frozenset({
+    75,   # CANNOT_WRITE_TO_FILE_DESCRIPTOR: a full disk
     159,  # TIMEOUT_EXCEEDED
     160,  # TOO_SLOW
     202,  # TOO_MANY_SIMULTANEOUS_QUERIES

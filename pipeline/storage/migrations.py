@@ -1,7 +1,8 @@
 """Numbered, forward-only DDL: ``schemas/clickhouse/NNNN_name.sql`` in order, each once, never changed afterwards.
 
-A statement ends with a semicolon at the end of a line. ClickHouse has no transactions for DDL: a file that failed halfway
-is recorded as begun, and the next run says so instead of guessing; files therefore hold little, and CREATE first.
+A statement ends with a semicolon at the end of a line. ClickHouse has no transactions for DDL, so every statement is one
+that may be run twice (``IF NOT EXISTS``, ``OR REPLACE``; a test checks the shipped files): a file counts as applied when all
+of it ran, and one that was cut short, by a kill or an error, is run again from its top.
 """
 
 import hashlib
@@ -23,12 +24,12 @@ CREATE TABLE IF NOT EXISTS schema_migrations
     number UInt32 COMMENT 'Number of the file',
     name String COMMENT 'Name of the file',
     checksum String COMMENT 'SHA-256 of the file as it was applied',
-    finished UInt8 COMMENT '0: begun; 1: all its statements ran',
     applied_at DateTime64(3, 'UTC') COMMENT 'When'
 )
-ENGINE = ReplacingMergeTree(finished)
+ENGINE = ReplacingMergeTree
 ORDER BY number
-COMMENT 'Files of DDL that this database has seen. Key: number.'
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
+COMMENT 'Files of DDL that were applied to this database. Key: number.'
 """
 
 
@@ -48,7 +49,6 @@ class Applied(msgspec.Struct, frozen=True):
     number: int
     name: str
     checksum: str
-    finished: int
 
 
 def shipped() -> list[Migration]:
@@ -79,7 +79,7 @@ def applied(engine: Engine) -> list[Applied]:
     """What the database has seen, in order of number; empty for a new one."""
     if engine.query("EXISTS TABLE schema_migrations", "TSV").strip() != b"1":
         return []
-    lines = engine.query("SELECT number, name, checksum, finished FROM schema_migrations FINAL ORDER BY number")
+    lines = engine.query("SELECT number, name, checksum FROM schema_migrations FINAL ORDER BY number")
     return [msgspec.json.decode(line, type=Applied) for line in lines.splitlines()]
 
 
@@ -87,7 +87,7 @@ def pending(engine: Engine, known: list[Migration] | None = None) -> list[Migrat
     """The files still to be applied, in order; nothing is changed.
 
     Raises:
-        TerminalError: an applied file was changed, one was left half done, or the database is newer than this version.
+        TerminalError: an applied file was changed, or the database is newer than this version.
     """
     known = shipped() if known is None else known
     seen = applied(engine)
@@ -108,13 +108,12 @@ def migrate(engine: Engine, known: list[Migration] | None = None) -> list[str]:
     if todo:
         engine.execute(_BOOK)
     for migration in todo:
-        _record(engine, migration, finished=0)
         for statement in migration.statements:
             try:
                 engine.execute(statement)
             except TerminalError as error:
                 raise TerminalError(f"{migration.name}: {statement.splitlines()[0]}: {error}") from error
-        _record(engine, migration, finished=1)
+        _record(engine, migration)
     return [migration.name for migration in todo]
 
 
@@ -127,16 +126,11 @@ def _agree(seen: Applied, known: Migration | None) -> None:
         raise TerminalError(
             f"{known.name} was changed after it had been applied: restore the file and put the change into a new one"
         )
-    if not seen.finished:
-        raise TerminalError(
-            f"{seen.name} was begun and not finished: complete its statements by hand, then set finished = 1 for number "
-            f"{seen.number} in schema_migrations"
-        )
 
 
-def _record(engine: Engine, migration: Migration, finished: int) -> None:
+def _record(engine: Engine, migration: Migration) -> None:
     engine.execute(
-        "INSERT INTO schema_migrations (number, name, checksum, finished, applied_at) VALUES "
-        f"({migration.number}, {literal(migration.name)}, {literal(migration.checksum)}, {finished}, "
+        "INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES "
+        f"({migration.number}, {literal(migration.name)}, {literal(migration.checksum)}, "
         f"fromUnixTimestamp64Milli(toInt64({int(time.time() * 1000)}), 'UTC'))"
     )

@@ -34,7 +34,8 @@ MAX_SQL_BYTES = 256 * 1024
 """Longest statement."""
 
 MAX_RESULT_BYTES = 64 * 1024 * 1024
-"""Largest result; a larger one is refused, not cut."""
+"""Largest result; a larger one, or one of more than a million rows, is refused, not cut. Only the format ``table``
+shows 1,000 rows at most, and says so."""
 
 MAX_SECONDS = 60
 """Longest run of one statement; ``SqlService.stop`` waits for one that is running."""

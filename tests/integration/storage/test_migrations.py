@@ -9,7 +9,10 @@ from pipeline.storage.embedded import EmbeddedEngine
 from pipeline.storage.migrations import applied, migrate, parse, pending, shipped
 
 FIRST = parse("0001_first.sql", "CREATE TABLE one (a Int32) ENGINE = MergeTree ORDER BY a;\n")
-SECOND = parse("0002_second.sql", "CREATE TABLE two (a Int32) ENGINE = MergeTree ORDER BY a;\nCREATE nonsense;\n")
+SECOND = parse(
+    "0002_second.sql",
+    "CREATE TABLE IF NOT EXISTS two (a Int32) ENGINE = MergeTree ORDER BY a;\nCREATE TABLE broken (;\n",
+)
 
 
 def test_shipped_files_apply_once_in_order(empty_engine):
@@ -19,7 +22,7 @@ def test_shipped_files_apply_once_in_order(empty_engine):
     assert migrate(empty_engine) == names
     assert migrate(empty_engine) == []
     assert pending(empty_engine) == []
-    assert [(one.name, one.finished) for one in applied(empty_engine)] == [(name, 1) for name in names]
+    assert [one.name for one in applied(empty_engine)] == names
 
 
 def test_only_what_is_new_is_applied_and_survives_a_restart(tmp_path):
@@ -44,9 +47,17 @@ def test_a_newer_database_is_refused(empty_engine):
         pending(empty_engine, [FIRST])
 
 
-def test_a_file_that_failed_halfway_is_named_and_not_repeated(empty_engine):
-    with pytest.raises(TerminalError, match=r"0002_second\.sql: CREATE nonsense: Syntax error"):
+def test_a_file_that_failed_halfway_is_named_and_run_again_from_its_top(empty_engine):
+    with pytest.raises(TerminalError, match=r"0002_second\.sql: CREATE TABLE broken \(: Syntax error"):
         migrate(empty_engine, [FIRST, SECOND])
-    with pytest.raises(TerminalError, match=r"0002_second\.sql was begun and not finished"):
-        migrate(empty_engine, [FIRST, SECOND])
-    assert [(one.number, one.finished) for one in applied(empty_engine)] == [(1, 1), (2, 0)]
+    assert [one.number for one in applied(empty_engine)] == [1]
+    mended = dataclasses.replace(SECOND, statements=SECOND.statements[:1])
+    assert migrate(empty_engine, [FIRST, mended]) == ["0002_second.sql"]
+
+
+def test_killed_between_any_two_statements_the_shipped_files_go_through(empty_engine):
+    for migration in shipped():
+        for number in range(len(migration.statements)):
+            for statement in migration.statements[: number + 1]:
+                empty_engine.execute(statement)
+    assert migrate(empty_engine) == [migration.name for migration in shipped()]

@@ -100,8 +100,17 @@ def test_a_session_that_reads_refuses_to_write_even_unchecked(engine, rows_of):
 
 
 def test_a_result_that_is_too_large_is_refused_not_cut(service, tmp_path):
-    with pytest.raises(QueryError, match="Limit for result exceeded"):
-        ask(tmp_path, "SELECT number, repeat('x', 1000) FROM numbers(1000000)")
+    for sql, why in (
+        ("SELECT number, toString(cityHash64(number)) FROM numbers(2000000)", "Limit for result exceeded"),
+        ("SELECT number FROM numbers(1000001)", "Limit for result exceeded"),
+        ("SELECT repeat('x', 1000) FROM numbers(70000)", "the result has more than 67108864 bytes"),
+    ):
+        with pytest.raises(QueryError, match=why):
+            ask(tmp_path, sql, "csv")
+
+
+def test_a_table_for_the_eye_says_that_it_is_cut(service, tmp_path):
+    assert b"Showed 1000 out of 20000 rows." in ask(tmp_path, "SELECT number FROM numbers(20000)")
 
 
 def test_a_statement_that_runs_too_long_is_stopped(engine, tmp_path, monkeypatch):

@@ -264,7 +264,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.tuples(TEXT, TEXT, st.lists(TEXT, max_size=3), st.none() | st.floats(allow_nan=False, allow_infinity=False)),
+        st.tuples(
+            TEXT,
+            TEXT,
+            st.lists(TEXT, max_size=3),
+            st.none() | st.integers(-4000, 4000).map(lambda quarters: quarters / 4),
+        ),
         min_size=1,
         max_size=20,
     )

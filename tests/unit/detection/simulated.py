@@ -84,12 +84,17 @@ def run(detector: Detector, records: Iterable[ScoredBlock | ControlRecord]) -> O
 
 
 def compacted(outputs: Outputs) -> tuple[list[StepCount], list[Signal]]:
-    """What a reader of the topics is left with: counts by key and revision, the last revision of each signal."""
+    """What a reader of the topics is left with: counts by key and revision, the last revision of each signal.
+
+    Without harm that was taken back before its step closed: whether it was said at all, at once, depends on whether the
+    retraction came in the same block.
+    """
     counts = {
         (c.subject_kind, c.subject_id, c.product_batch_id, c.objection_type, c.step_start, c.revision): c
         for c in outputs.step_counts
     }
-    signals = {s.signal_id: s for s in outputs.signals}
+    last = {s.signal_id: s for s in outputs.signals}
+    signals = {key: s for key, s in last.items() if s.voices or s.event != "closed"}
     return [counts[key] for key in sorted(counts)], [signals[key] for key in sorted(signals)]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.scoring.attribution import bare_date
 from pipeline.scoring.scorer import Scorer
+from schemas.catalogue import CatalogueEntry
 from schemas.mention import Mention
 from schemas.scored import ScoredRow
 
@@ -51,6 +52,13 @@ def test_attribution(scorer: Scorer, mention: Make, text: str, fields: dict[str,
     assert (row.product_id, row.product_batch_id) == (product, lot)
     assert (row.attribution_confidence > 0) == bool(product)
     assert row.subject_id == product
+
+
+def test_names_inside_words_of_the_lexicon(mention: Make) -> None:
+    scorer = Scorer([CatalogueEntry("C9", "课程", []), CatalogueEntry("1001", "噪音大", [])])
+    rows = scorer.score([mention("课程不符"), mention("噪音大"), mention("花了1001元")])
+    assert [row.product_id for row in rows if row.primary] == ["C9", "1001", ""]
+    assert [one.subtype for one in rows[0].objections] == ["course"]
 
 
 def test_confidence_orders_the_evidence(scorer: Scorer, mention: Make) -> None:

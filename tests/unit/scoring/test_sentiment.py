@@ -70,9 +70,9 @@ def test_pieces_leave_no_trace() -> None:
 
 def test_stretch_without_ngrams_is_zero() -> None:
     codes = columns(["   "]).codes
-    value, number = stretch_means(
-        running_sums(codes, np.ones((1, BUCKETS), dtype=np.int8)), 0, np.array([0]), np.array([3])
-    )
+    weights = np.ones((1, BUCKETS), dtype=np.int8)
+    weights[0, 0] = 0
+    value, number = stretch_means(running_sums(codes, weights), 0, np.array([0]), np.array([3]))
     assert (value.tolist(), number.tolist()) == ([0.0], [0])
 
 

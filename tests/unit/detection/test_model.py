@@ -1,0 +1,197 @@
+"""The statistics: exposure, prior, predictive, what history absorbs, intervals, thresholds, shares."""
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from pipeline.detection.baseline import (
+    CUT_OPEN,
+    LONE_PRIOR_VOICES,
+    PRIOR_VOICES,
+    Absorber,
+    Posterior,
+    Prediction,
+    StepSums,
+    posterior,
+    predict,
+)
+from pipeline.detection.concentration import Member, by_value, driver
+from pipeline.detection.detector import Detector
+from pipeline.detection.exposure import Lot, activity, units_in_field
+from pipeline.detection.scan import threshold
+from pipeline.detection.spikes import interval
+from pipeline.detection.tally import TYPES, entry_of
+from pipeline.detection.units import Units
+from schemas.policy import DAY_MS, HOUR_MS
+from tests.unit.detection.simulated import DAILY, day, days, mentions, row, run
+
+
+def test_units_come_into_the_field_evenly() -> None:
+    inf = np.inf
+    columns = (
+        np.full(6, 100.0),
+        np.array([0.0, 0.0, 0.0, -inf, 5.0, 0.0]),
+        np.array([10.0, 10.0, 10.0, -inf, -inf, 0.0]),
+    )
+    at = [units_in_field(*columns, instant)[i] for i, instant in enumerate((-5.0, 5.0, 20.0, 3.0, 7.0, 1.0))]
+    assert at == [1.0, 50.0, 100.0, 100.0, 100.0, 100.0]
+
+
+def test_activity_is_shrunken_and_never_below_one() -> None:
+    factor = activity(np.array([290.0, 5.0, 20.0, 100.0]), np.array([90.0, 100.0, 5.0, np.nan]))
+    assert factor == pytest.approx([3.0, 1.0, 2.0, 1.0])
+
+
+def family(*history: tuple[float, float]) -> Units:
+    """Lots of one product with these voices and exposures of every type, as of step 0."""
+    units = Units()
+    units.add_subject(("product", "P"), 0)
+    for number, (events, exposure) in enumerate(history):
+        slot = units.add(("product", "P", f"L{number}"), 0, None)
+        units.events[slot], units.exposure[slot] = events, exposure
+    return units
+
+
+def test_a_young_lot_is_judged_by_its_siblings() -> None:
+    rates = posterior(family((0.0, 0.0), (9.5, 100.0), (10.0, 100.0)), np.array([0, 1]), 0, 60.0)
+    prior_rate = (19.5 + LONE_PRIOR_VOICES) / 200
+    assert rates.events[:, 0] == pytest.approx([PRIOR_VOICES, 9.5 + PRIOR_VOICES])
+    assert rates.rate()[0, 0] == pytest.approx(prior_rate)
+    assert rates.exposure[1, 0] == pytest.approx(100 + PRIOR_VOICES / ((10 + LONE_PRIOR_VOICES) / 100))
+
+
+def test_a_lone_lot_has_a_vague_prior_and_history_fades_by_half() -> None:
+    rates = posterior(family((10.0, 100.0)), np.array([0]), 60, 60.0)
+    assert (rates.events[0, 0], rates.exposure[0, 0]) == (5.0 + LONE_PRIOR_VOICES, 50.0)
+    assert np.isnan(posterior(family((0.0, 0.0)), np.array([0]), 0, 60.0).rate()).all()
+
+
+def test_the_tail_is_that_of_the_negative_binomial() -> None:
+    size, mean = 2.5, 4.0
+    share = size / (size + mean)
+    probabilities = [share**size]
+    for count in range(200):
+        probabilities.append(probabilities[-1] * (count + size) / (count + 1) * (1 - share))
+    for observed in (1, 3, 12, 40):
+        tail = Prediction(np.array(mean), np.array(size)).tail(np.array(float(observed)))
+        assert tail == pytest.approx(1 - sum(probabilities[:observed]), abs=1e-9)
+
+
+def test_nothing_to_expect_by_is_no_surprise() -> None:
+    prediction = Prediction(np.array([np.nan, 0.0, 2.0]), np.array([np.nan, 0.0, 5.0]))
+    assert prediction.tail(np.array([9.0, 9.0, 0.0])).tolist() == [1.0, 1.0, 1.0]
+    assert prediction.spread()[:2].tolist() == [0.0, 0.0]
+
+
+def test_p_values_are_honest_where_the_mean_is_known() -> None:
+    """Of counts drawn from the model, at most a share alpha (and, as counts are coarse, not far less) is below alpha."""
+    rng = np.random.default_rng(1)
+    for mean, size in ((0.5, 3.0), (4.0, 8.0), (60.0, 20.0)):
+        counts = rng.poisson(mean * rng.gamma(size, 1 / size, 200_000)).astype(float)
+        tails = Prediction(np.full(counts.shape, mean), np.full(counts.shape, size)).tail(counts)
+        for alpha in (0.05, 0.01, 0.001):
+            rate = float(np.mean(tails < alpha))
+            assert rate < alpha * 1.15 + 3 * np.sqrt(alpha / counts.size)
+            assert rate > alpha * 0.1
+
+
+def test_the_promise_of_false_signals_holds_on_quiet_lots() -> None:
+    """20 lots x 7 types, over-dispersed and with busy and slow days, 150 days: no more signals than promised."""
+    rng = np.random.default_rng(2)
+    policy = replace(DAILY, series=20 * TYPES, false_signals_per_week=1.0)
+    parts = []
+    kinds = (
+        "product_quality",
+        "service_attitude",
+        "service_efficiency",
+        "price",
+        "delivery",
+        "after_sales",
+        "expectation_gap",
+    )
+    for number in range(150):
+        busy = rng.gamma(10, 0.1)
+        rows = []
+        for lot in range(20):
+            for at, kind in enumerate(kinds):
+                wobble = rng.gamma(20, 0.05)
+                found = mentions(rng, number, lot=f"L{lot}", talk=3 * busy, complaints=0.4 * busy * wobble, kind=kind)
+                rows += [
+                    replace(one, mention_id=f"{one.mention_id}-{at}", author=f"{one.author}-{at}") for one in found
+                ]
+        parts.append(rows)
+    opened = [signal for signal in run(Detector(policy), days(parts)).signals if signal.event == "opened"]
+    assert len(opened) <= 150 / 7
+
+
+def test_a_share_near_one_does_not_saturate() -> None:
+    """Ten of ten mentions complain where a fifth used to: rare, although ten cannot be many times the share."""
+    rates = Posterior(np.array([[20.0]]), np.array([[80.0]]), np.array([[1.2]]))
+    expected = predict(rates, np.array([[0.0]]), np.array([[False]]), np.array([[0.0]]))
+    assert float(expected.tail(np.array([[10.0]]))[0, 0]) < 1e-3
+
+
+def absorb_days(voices: list[float], alarmed: bool = False) -> Units:
+    units = family((0.0, 0.0))
+    absorber = Absorber(units, 1)
+    open_spikes = np.array([[0, 0]] if alarmed else [], np.int64).reshape(-1, 2)
+    for step, count in enumerate(voices):
+        cell = np.zeros((1, TYPES))
+        cell[0, 0] = count
+        sums = StepSums(step, np.array([0]), np.array([40.0]), np.array([40.0 - count]), cell)
+        absorber.absorb(sums, {}, float(step), open_spikes if step >= 30 else open_spikes[:0])
+    return units
+
+
+def test_a_spike_does_not_raise_its_own_baseline() -> None:
+    before, after = absorb_days([2.0] * 30), absorb_days([2.0] * 30 + [20.0] * 5)
+    rate_before = before.events[0, 0] / before.exposure[0, 0]
+    assert after.events[0, 0] / after.exposure[0, 0] < 2.2 * rate_before  # uncut it were 3.6 times that
+    while_open = absorb_days([2.0] * 30 + [20.0] * 5, alarmed=True)
+    assert while_open.events[0, 0] / while_open.exposure[0, 0] < (1.6 + CUT_OPEN) * rate_before
+
+
+def test_interval_by_hand() -> None:
+    assert interval(3.0, 1e9) == (0.0, 7.0)  # Poisson with mean 3
+    assert interval(0.0, 1.0) == (0.0, 0.0)
+    low, high = interval(1000.0, 50.0)
+    assert 700 < low < 760 < 1250 < high < 1320
+
+
+def test_threshold_shares_the_promise_by_number() -> None:
+    assert threshold(replace(DAILY, series=70), DAY_MS, 0) == pytest.approx(1 / 7 / 70)
+    assert threshold(replace(DAILY, series=None), HOUR_MS, 100) == pytest.approx(1 / 168 / 700)
+    assert threshold(replace(DAILY, series=None), DAY_MS, 0) == pytest.approx(1 / 7 / 700)
+
+
+def test_driver_by_hand() -> None:
+    members = [Member("slow", 18.0, 1.0, 50.0), Member("fast", 2.0, 1.0, 50.0)]
+    share, clear = driver("carrier", members) or pytest.fail("no driver")
+    assert (share.value, share.share_of_exposure) == ("slow", 0.5)
+    assert share.share_of_excess == pytest.approx(17 / 18)
+    assert clear
+    even = [Member("slow", 11.0, 1.0, 50.0), Member("fast", 9.0, 1.0, 50.0)]
+    assert (driver("carrier", even) or pytest.fail("no driver"))[1] is False
+    assert driver("carrier", members[:1]) is None
+    assert driver("carrier", [Member("a", 1.0, 2.0, 1.0), Member("b", 0.0, 2.0, 1.0)]) is None
+
+
+def test_by_value_leaves_unknown_values_out() -> None:
+    rows = [row("1", day(0), "price", carrier="x"), row("2", day(0), carrier="x"), row("3", day(0), "price")]
+    assert by_value(map(entry_of, rows), 3, lambda entry: entry.carrier, 2.0) == [Member("x", 1.0, 2.0, 1.5)]
+
+
+def test_slots_are_reused_lowest_first_and_the_longest_silent_go() -> None:
+    units = Units()
+    units.maximum = 2
+    lots = {"P": {"A": Lot(10.0, None, None), "B": Lot(None, None, None)}}
+    units.register([("product", "P", "A"), ("carrier", "C", "")], 5, 0, lots)
+    assert units.index == {("carrier", "C", ""): 0, ("product", "P", "A"): 1, ("product", "P", "B"): 2}
+    assert units.by_units[:3].tolist() == [False, True, False]
+    units.last_seen[:3] = [7, 6, 8]
+    units.evict(set())
+    assert units.index == {("carrier", "C", ""): 0, ("product", "P", "B"): 2}
+    units.register([("product", "Q", "")], 9, 4, {})
+    assert units.index["product", "Q", ""] == 1
+    units.evict({0, 1, 2})
+    assert len(units.index) == 3
