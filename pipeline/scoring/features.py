@@ -20,8 +20,9 @@ _SPREAD = np.uint32(0x9E3779B1)
 _STEP = np.uint32(0x85EBCA6B)
 _BIGRAM = np.uint32(0x27D4EB2F)
 _TRIGRAM = np.uint32(0x165667B1)
-_PIECE = 1 << 15
-"""Code points handled at a time: the intermediate arrays then stay in the processor's cache."""
+_PIECE = 1 << 14
+"""Code points handled at a time: the arrays between then stay in the cache, and below the size at which the allocator
+asks the system for fresh pages each time (measured: twice as fast)."""
 
 
 class Grams(NamedTuple):

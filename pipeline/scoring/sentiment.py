@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pipeline.scoring.characters import MAX_CHARACTERS, TextColumns, columns
 from pipeline.scoring.features import running_sums, stretch_means
 
-_PIECE = 512
-"""Texts laid out at a time by ``probabilities``: keeps memory flat for any number of texts."""
+_PIECE = 256
+"""Texts laid out at a time by ``probabilities``: memory stays flat, arrays small (see ``features``)."""
 
 
 class SentimentHead:
