@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from connectors import records
 from connectors.base import Checkpoint, SourceCheck, SourceItem
 from connectors.mapping import Mapper, check_mapping, is_date_only
 from connectors.masking import Masker, Pseudonymiser
-from connectors.spool import Spool
+from connectors.spool import COUNTED, Spool
 from pipeline.errors import ConfigurationError, InvalidMessage, SourceChangedError, TransientError
 from schemas import identity
 from schemas.control import Idle, Watermark
@@ -27,6 +27,7 @@ from schemas.vocabulary import Channel
 
 CHECKPOINT_EVERY = 500
 """Records between two checkpoints: a cursor costs a hundred bytes, a checkpoint not taken costs nothing."""
+_SPOOLED_TOGETHER = 1000
 _DEAD_LETTER_PAYLOAD = 16_384
 _SETTLED_SECONDS = 10.0
 """A last line without its line feed is taken once nobody has written for this long."""
@@ -42,6 +43,15 @@ class _Cursor(msgspec.Struct, frozen=True):
     delivered: int = 0
     digest: str = ""
     promised: int = 0
+
+
+class _Read(NamedTuple):
+    """A record that was read: where it starts, its event time, by what it is numbered, what it became."""
+
+    start: int
+    time: int
+    key: tuple[bytes, bytes] | None
+    item: Mention | DeadLetter
 
 
 class FileSource:
@@ -186,7 +196,7 @@ class FileSource:
         """Number every record, spool those of the segment; the position after the last complete record."""
         now = time.time_ns() // 1_000_000
         end = 0
-        rows: list[tuple[int, int, bytes]] = []
+        read: list[_Read] = []
         with records.open_file(self._path) as file:
             for record in records.cut(file, 0, self._form):
                 if (until is not None and record.start >= until) or not self._is_whole(record, until):
@@ -195,38 +205,47 @@ class FileSource:
                 if record.start == 0 and self._form == "csv":
                     self._header = self._read_header(record.data)
                     continue
-                row = self._row(spool, record, now)
-                if row is not None and record.start >= segment.start:
-                    rows.append(row)
-                    if len(rows) == 1000:
-                        spool.add(rows)
-                        rows.clear()
-        spool.add(rows)
+                read.append(self._read_record(record, now))
+                if len(read) == _SPOOLED_TOGETHER:
+                    self._keep(spool, read, segment.start)
+                    read.clear()
+        self._keep(spool, read, segment.start)
         return max(end, segment.end)
+
+    def _keep(self, spool: Spool, read: list[_Read], segment_start: int) -> None:
+        """Number the records, spool those of the segment."""
+        numbers = iter(spool.numbers([one.key for one in read if one.key is not None]))
+        rows = []
+        for one in read:
+            number = next(numbers) if one.key is not None else 0
+            if number is not None and one.start >= segment_start:
+                rows.append((one.time, one.start, _encode(self._numbered(one, number))))
+        spool.add(rows)
 
     def _is_whole(self, record: records.RawRecord, until: int | None) -> bool:
         if record.complete or self._complete or until is not None:
             return True
         return time.time() - self._path.stat().st_mtime > _SETTLED_SECONDS
 
-    def _row(self, spool: Spool, record: records.RawRecord, now: int) -> tuple[int, int, bytes] | None:
+    def _read_record(self, record: records.RawRecord, now: int) -> _Read:
         try:
             mention, content = self._mapper.mention(self._parse(record.data, self._header), now)
         except InvalidMessage as error:
-            return _BEFORE_ALL_TIME, record.start, _encode(self._dead_letter(record, error, now))
-        numbered = self._number(spool, mention, content)
-        return None if numbered is None else (numbered.event_time, record.start, _encode(numbered))
+            return _Read(record.start, _BEFORE_ALL_TIME, None, self._dead_letter(record, error, now))
+        if mention.mention_id:
+            key = bytes.fromhex(mention.mention_id), bytes.fromhex(content)
+        else:
+            key = bytes.fromhex(content), COUNTED
+        return _Read(record.start, mention.event_time, key, mention)
 
-    def _number(self, spool: Spool, mention: Mention, content: str) -> Mention | None:
-        if not mention.mention_id:
-            number = spool.occurrence(bytes.fromhex(content))
-            return msgspec.structs.replace(
-                mention, mention_id=identity.mention_id_without_native(self.source_id, content, number)
-            )
-        revision = spool.revision(bytes.fromhex(mention.mention_id), bytes.fromhex(content))
-        if revision is None or revision == 0:
-            return None if revision is None else mention
-        return msgspec.structs.replace(mention, revision=revision)
+    def _numbered(self, one: _Read, number: int) -> Mention | DeadLetter:
+        item = one.item
+        if isinstance(item, DeadLetter) or one.key is None:
+            return item
+        if not item.mention_id:
+            identified = identity.mention_id_without_native(self.source_id, one.key[0].hex(), number)
+            return msgspec.structs.replace(item, mention_id=identified)
+        return msgspec.structs.replace(item, revision=number) if number else item
 
     def _read_header(self, data: bytes) -> list[str]:
         try:
@@ -272,15 +291,17 @@ class FileSource:
         with records.open_file(self._path) as file:
             if self._form == "csv" and (first := next(records.cut(file, 0, "csv"), None)) is not None:
                 self._header = self._read_header(first.data)
-            spool = Spool()
+            read = []
             for start, length in wanted:
                 file.seek(start)
-                record = records.RawRecord(start, start + length, file.read(min(length, records.MAX_RECORD_BYTES + 1)))
-                row = self._row(spool, record, now)
-                if row is not None:
-                    item = _decode(row[2])
-                    yield msgspec.structs.replace(item, backfill=True) if isinstance(item, Mention) else item
-            spool.close()
+                data = file.read(min(length, records.MAX_RECORD_BYTES + 1))
+                read.append(self._read_record(records.RawRecord(start, start + length, data), now))
+        spool = Spool()
+        self._keep(spool, read, 0)
+        for payload in spool.in_order(0):
+            item = _decode(payload)
+            yield msgspec.structs.replace(item, backfill=True) if isinstance(item, Mention) else item
+        spool.close()
 
     # -- has the beginning changed? ----------------------------------------------------------------------------------
 

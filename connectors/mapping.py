@@ -119,9 +119,7 @@ class Mapper:
         event_time, observed = self._event_time(record, now)
         text = self._string(record, "text", required=True)
         author = self._string(record, "author")
-        content = identity.content_hash(
-            *(str(record.get(source)) for source in self._fields.values()),
-        )
+        content = identity.content_hash(*map(str, map(record.get, self._fields.values())))
         mention = Mention(
             mention_id=identity.mention_id(self._source_id, native) if native else "",
             source_id=self._source_id,

@@ -5,22 +5,22 @@ gone with the process. It holds masked records only.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _SCHEMA = """
-PRAGMA journal_mode = OFF;
+PRAGMA journal_mode = MEMORY;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -16384;
 CREATE TABLE seen (key BLOB PRIMARY KEY, content BLOB NOT NULL, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE record (event_time INTEGER NOT NULL, position INTEGER NOT NULL, payload BLOB NOT NULL);
 """
-_NUMBER_CONTENT = """
-INSERT INTO seen VALUES (?, x'', 0) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
-"""
-_NUMBER_EDITS = """
+_NEW = "INSERT INTO seen VALUES (?, ?, 0)"
+_AGAIN = """
 INSERT INTO seen VALUES (?, ?, 0) ON CONFLICT (key) DO UPDATE SET number = number + 1, content = excluded.content
-WHERE content <> excluded.content RETURNING number
+WHERE content = x'' OR content <> excluded.content RETURNING number
 """
+COUNTED = b""
+"""In place of a record's content: every further one with its key is another record."""
 
 
 class Spool:
@@ -31,15 +31,21 @@ class Spool:
         self._db.executescript(_SCHEMA)
         self._db.execute("BEGIN")
 
-    def occurrence(self, content: bytes) -> int:
-        """How many records with this content were seen before (0 for the first)."""
-        (number,) = self._db.execute(_NUMBER_CONTENT, (content,)).fetchone()
-        return int(number)
+    def numbers(self, records: Sequence[tuple[bytes, bytes]]) -> list[int | None]:
+        """Number records of (key, content): 0 for a key's first, one more for each other content; None if nothing new.
 
-    def revision(self, identity: bytes, content: bytes) -> int | None:
-        """The revision of a record that has an identity: 0 at first, one more for each other content; None if nothing new."""
-        row = self._db.execute(_NUMBER_EDITS, (identity, content)).fetchone()
-        return None if row is None else int(row[0])
+        With the content ``COUNTED`` every record of a key has its own number.
+        """
+        self._db.execute("SAVEPOINT many")
+        try:
+            self._db.executemany(_NEW, records)  # nearly always all are new, and this is five times as fast
+        except sqlite3.IntegrityError:
+            self._db.execute("ROLLBACK TO many")
+            found = [self._db.execute(_AGAIN, record).fetchone() for record in records]
+        else:
+            found = [(0,)] * len(records)
+        self._db.execute("RELEASE many")
+        return [None if row is None else int(row[0]) for row in found]
 
     def add(self, records: Iterable[tuple[int, int, bytes]]) -> None:
         """Keep records of (event time, position at the source, payload)."""

@@ -11,6 +11,7 @@ raise its own baseline (the purpose of the reweighting in Noufaily et al., Stati
 simpler and needs no second pass).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from scipy.special import betainc
 from pipeline.detection.exposure import Bools, Floats, Ints, activity
 from pipeline.detection.tally import TYPES
 from pipeline.detection.units import NEVER, Units
+from schemas.policy import DAY_MS
 
 HALF_LIFE_DAYS = 60
 """History counts half after this long: slow drift is followed, a spike is not."""
@@ -132,10 +134,19 @@ class StepSums(NamedTuple):
 
 
 class Absorber:
-    """Takes final steps into the baselines of one detector's units."""
+    """Takes final steps into the baselines of one detector's units.
 
-    def __init__(self, units: Units, steps_a_day: int) -> None:
+    Args:
+        units: the columns to keep up.
+        step_length: nominal, ms.
+        silent: whether a step lies wholly in a gap of a source.
+    """
+
+    def __init__(self, units: Units, step_length: int, silent: Callable[[int], bool]) -> None:
+        steps_a_day = DAY_MS // step_length
         self._units = units
+        self._step_length = step_length
+        self._silent = silent
         self.half_life = float(HALF_LIFE_DAYS * steps_a_day)
         self._longest_silence = LONGEST_SILENCE_DAYS * steps_a_day
 
@@ -144,19 +155,17 @@ class Absorber:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._units.quiet[subjects] / self._units.weight[subjects]
 
-    def absorb(self, sums: StepSums, silent: dict[int, list[tuple[int, float]]], instant: float, alarmed: Ints) -> None:
+    def absorb(self, sums: StepSums, instant: float, alarmed: Ints) -> None:
         """Take one final step in.
 
         Args:
             sums: the step.
-            silent: subject slot → heard steps since its last absorbed one, each with its middle (ms UTC): zeros.
             instant: the middle of the step, ms UTC.
             alarmed: (m, 2) slot and type of the series with an open spike.
         """
         units = self._units
         subjects = np.unique(units.subject[sums.slots])
-        for subject in subjects:
-            self._absorb_silence(int(subject), silent.get(int(subject), []))
+        self._absorb_silence(subjects, sums.step, instant)
         factor = self._absorb_activity(sums, subjects)
         family = units.family(sums.slots)
         slots = family[units.by_units[family] | np.isin(family, sums.slots)]
@@ -202,32 +211,48 @@ class Absorber:
         found[place[hit], alarmed[hit, 1]] = True
         return found
 
-    def _absorb_silence(self, subject: int, silent: list[tuple[int, float]]) -> None:
-        """Heard steps without a mention of the subject are zeros, for lots whose exposure goes on without mentions."""
+    def _absorb_silence(self, subjects: Ints, step: int, instant: float) -> None:
+        """Steps without a mention of a subject since its last absorbed one are zeros, if they are not too many.
+
+        They matter to lots whose exposure goes on without mentions; it is taken at the middle of the silence.
+        """
         units = self._units
-        if not silent:
+        run = step - units.absorbed[subjects] - 1
+        short = (run > 0) & (run <= self._longest_silence)
+        subjects, run = subjects[short], run[short]
+        if not len(subjects):
             return
-        for step, _ in silent:
-            decay = 0.5 ** ((step - units.absorbed[subject]) / self.half_life)
-            units.quiet[subject] *= decay
-            units.weight[subject] = units.weight[subject] * decay + 1.0
-            units.absorbed[subject] = step
-        slots = np.array([units.index[key] for key in units.members[subject]], np.int64)
-        slots = np.sort(slots[units.by_units[slots]])
-        if not len(slots):
-            return
-        last = silent[-1][0]
-        field = np.array([units.field(slots, middle) for _, middle in silent]).T
-        fading = np.array([0.5 ** ((last - step) / self.half_life) for step, _ in silent])
-        rate = posterior(units, slots, last, self.half_life).rate()
-        rate = np.where(np.isnan(rate), 0.0, rate)
-        mean, squares = rate * (field @ fading)[:, None], rate**2 * (field**2 @ fading)[:, None]
-        decay = 0.5 ** ((last - units.as_of[slots]) / self.half_life)[:, None]
-        units.events[slots] *= decay
-        units.exposure[slots] = units.exposure[slots] * decay + (field @ fading)[:, None]
-        units.squares[slots] = units.squares[slots] * decay + squares
-        units.expected[slots] = units.expected[slots] * decay + mean
-        units.as_of[slots] = last
+        back = np.arange(run.max())
+        heard = np.array([not self._silent(step - 1 - number) for number in back.tolist()])
+        fading = np.cumsum(np.where(heard, 0.5 ** (back / self.half_life), 0.0))
+        steps = np.zeros(len(units.subject_slots.keys))
+        steps[subjects] = fading[run - 1]
+        decay = 0.5 ** (run / self.half_life)
+        units.quiet[subjects] *= decay
+        units.weight[subjects] = units.weight[subjects] * decay + steps[subjects]
+        units.absorbed[subjects] = step - 1
+        slots = units.family(np.array([units.index[units.members[subject][0]] for subject in subjects.tolist()]))
+        slots = slots[units.by_units[slots]]
+        if len(slots):
+            ago = np.zeros(len(steps))
+            ago[subjects] = (run + 1) / 2 * self._step_length
+            owner = units.subject[slots]
+            self._absorb_zeros(slots, step - 1, units.field(slots, instant - ago[owner]), steps[owner])
+
+    def _absorb_zeros(self, slots: Ints, step: int, field: Floats, steps: Floats) -> None:
+        """No voices over so many (discounted) steps up to this one, with so many units in the field."""
+        units = self._units
+        rate = np.nan_to_num(posterior(units, slots, step, self.half_life).rate())
+        exposure = (field * steps)[:, None]
+        decay = 0.5 ** ((step - units.as_of[slots]) / self.half_life)[:, None]
+        for column, gain in (
+            (units.events, 0.0 * exposure),
+            (units.exposure, exposure),
+            (units.squares, rate**2 * field[:, None] * exposure),
+            (units.expected, rate * exposure),
+        ):
+            column[slots] = column[slots] * decay + gain
+        units.as_of[slots] = step
 
     def _absorb_activity(self, sums: StepSums, subjects: Ints) -> Floats:
         """Activity factor of the step by subject slot, and the subjects' usual activity brought up to date."""
@@ -246,10 +271,3 @@ class Absorber:
         units.absorbed[subjects] = sums.step
         units.dirty_subjects.update(subjects.tolist())
         return factor
-
-    def silence(self, subject: int, step: int) -> range:
-        """Steps between the subject's last absorbed step and this one, if they are few enough to have been silence."""
-        last = int(self._units.absorbed[subject])
-        if last == NEVER or step - last - 1 > self._longest_silence:
-            return range(0)
-        return range(last + 1, step)

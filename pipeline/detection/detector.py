@@ -78,6 +78,7 @@ class Detector:
         self._dirty_tables: set[int] = set()
         self._table_chunks: dict[int, int] = {}
         self._entry_records: dict[int, list[int]] = {}
+        self._void_chunks: dict[int, int] = {}
         self._sequence = 0
         self._deletions: list[bytes] = []
         self._gaps: dict[tuple[str, int], int | None] = {}
@@ -91,7 +92,7 @@ class Detector:
     def _set_policy(self, policy: DetectionPolicy) -> None:
         steps = Steps(policy.step, policy.time_zone)
         self._rules = Rules(policy, steps, self._versions(), self._lots())
-        self._absorber = Absorber(self._units, self._rules.steps_a_day)
+        self._absorber = Absorber(self._units, steps.length, self._silent)
         self._scanner = Scanner(self._units, self._absorber, self._rules.middle, self._silent)
 
     def _versions(self) -> str:
@@ -296,10 +297,6 @@ class Detector:
         if not len(spoken):
             return
         slots = table.slots[spoken]
-        silence = {}
-        for subject in np.unique(self._units.subject[slots]).tolist():
-            quiet = self._absorber.silence(subject, table.step)
-            silence[subject] = [(index, self._rules.middle(index)) for index in quiet if not self._silent(index)]
         sums = StepSums(
             table.step,
             slots,
@@ -307,7 +304,7 @@ class Detector:
             table.quiet[spoken].astype(np.float64),
             table.count[spoken, :TYPES].astype(np.float64),
         )
-        self._absorber.absorb(sums, silence, self._rules.middle(table.step), self._spikes.alarmed())
+        self._absorber.absorb(sums, self._rules.middle(table.step), self._spikes.alarmed())
 
     def _drop_old_tables(self, closed: int) -> None:
         """A table is needed until it is final and no window reaches it any more."""
@@ -392,19 +389,26 @@ class Detector:
         for index, open_step in sorted(self._tally.steps.items()):
             unsaved = [entry for entry in open_step.unsaved if not entry.dead]
             open_step.unsaved.clear()
-            if unsaved:
+            for part in state.parts(unsaved):
                 self._sequence += 1
                 self._entry_records.setdefault(index, []).append(self._sequence)
-                changes.append((_entries_key(index, self._sequence), state.encode(unsaved)))
+                changes.append((_entries_key(index, self._sequence), state.encode(part)))
         for tag in sorted(self._tally.unsaved_voids):
-            voids = [(mention, void[0]) for mention, void in sorted(self._tally.voids.items()) if void[1] == tag]
-            changes.append((b"v" + state.number(tag), state.encode(voids) if voids else None))
+            changes += self._void_changes(tag)
         self._tally.unsaved_voids.clear()
+        return changes
+
+    def _void_changes(self, tag: int) -> list[state.Change]:
+        voids = [(mention, void[0]) for mention, void in sorted(self._tally.voids.items()) if void[1] == tag]
+        changes: list[state.Change] = [(_void_key(tag, i), state.encode(p)) for i, p in enumerate(state.parts(voids))]
+        changes += ((_void_key(tag, i), None) for i in range(len(changes), self._void_chunks.pop(tag, 0)))
+        if voids:
+            self._void_chunks[tag] = len(state.parts(voids))
         return changes
 
     def _catalogue_changes(self) -> list[state.Change]:
         lots = [(product, lot, *facts) for product, known in self._catalogue.items() for lot, facts in known.items()]
-        parts = [lots[at : at + state.CHUNK] for at in range(0, len(lots), state.CHUNK)]
+        parts = state.parts(lots)
         changes: list[state.Change] = [(b"c" + state.number(i), state.encode(part)) for i, part in enumerate(parts)]
         changes += ((b"c" + state.number(i), None) for i in range(len(parts), self._catalogue_chunks))
         self._catalogue_chunks, self._catalogue_dirty = len(parts), False
@@ -476,7 +480,8 @@ class Detector:
             self._table_chunks[index] = len(chunks)
         for key, value in by_kind.get(b"v", {}).items():
             for mention, revision in state.decode(value, list[tuple[str, int]]):
-                self._tally.voids[mention] = (revision, _number(key))
+                self._tally.voids[mention] = (revision, _number(key[:8]))
+            self._void_chunks[_number(key[:8])] = max(self._void_chunks.get(_number(key[:8]), 0), _number(key[8:]) + 1)
         for key, value in sorted(by_kind.get(b"e", {}).items()):
             index = _number(key[:8])
             self._entry_records.setdefault(index, []).append(_number(key[8:]))
@@ -499,6 +504,10 @@ class Detector:
 
 def _entries_key(step: int, sequence: int) -> bytes:
     return b"e" + state.number(step) + state.number(sequence)
+
+
+def _void_key(tag: int, chunk: int) -> bytes:
+    return b"v" + state.number(tag) + state.number(chunk)
 
 
 def _number(data: bytes) -> int:

@@ -37,7 +37,7 @@ def catalogue_of(entries: Iterable[CatalogueEntry]) -> Catalogue:
     return catalogue
 
 
-def units_in_field(units: Floats, sold_from: Floats, sold_until: Floats, instant: float) -> Floats:
+def units_in_field(units: Floats, sold_from: Floats, sold_until: Floats, instant: float | Floats) -> Floats:
     """Units in the field at an instant (ms UTC): none before ``sold_from``, all from ``sold_until``, even in between.
 
     At least one unit (or all, if a lot is smaller than that): a customer who complains has one, whatever the dates say.

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from pipeline.detection.steps import Steps
-from schemas.policy import DAY_MS, DetectionPolicy
+from schemas.policy import DetectionPolicy
 
 
 class Rules(NamedTuple):
@@ -15,11 +15,6 @@ class Rules(NamedTuple):
     """Models, policy and catalogue, as outputs name them."""
     lots: int
     """Of the catalogue in force; 0 without one."""
-
-    @property
-    def steps_a_day(self) -> int:
-        """Base steps in a nominal day."""
-        return DAY_MS // self.steps.length
 
     def middle(self, step: int) -> float:
         """The middle of a step, ms UTC: when its exposure is taken."""

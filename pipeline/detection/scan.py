@@ -58,6 +58,11 @@ class Scan:
         p_value = np.take_along_axis(self.p_values, window[None], axis=0)[0]
         return window, np.minimum(p_value * len(self.windows), 1.0)
 
+    def tail(self, at: tuple[int, int, int]) -> float:
+        """P(X >= voices) of one window, row and type, whether or not a spike could open there."""
+        one = Prediction(self.expected.mean[at], self.expected.size[at])
+        return float(one.tail(self.voices[at]))
+
 
 @dataclass
 class _Sums:

@@ -84,7 +84,7 @@ class Spikes:
         fresh = int(scan.newest[cell.row, cell.type_index])
         held.voices += fresh
         at = (cell.window, cell.row, cell.type_index)
-        tail = float(scan.expected.tail(scan.voices)[at])
+        tail = scan.tail(at)
         if unheard:
             return []
         held.calm = held.calm + 1 if tail > CALM else 0
@@ -110,7 +110,7 @@ class Spikes:
             "interval": interval(mean, _number(scan.expected.size[at])),
             "exposure": float(scan.exposure[cell.window, cell.row]),
             "rate_ratio": observed / mean if mean > 0 else 0.0,
-            "p_value": min(1.0, float(scan.expected.tail(scan.voices)[at]) * len(scan.windows)),
+            "p_value": min(1.0, scan.tail(at) * len(scan.windows)),
             "voices": held.voices,
         }
         if not closing:

@@ -10,7 +10,7 @@ s     subject key                                     history and usual activity
 m     unit key                                        grave entries of final steps
 t     step, chunk number                              a closed step's counts and published revisions
 e     step, sequence number                           entries of a step that is not final, appended as they came
-v     tag                                             voids that may be forgotten with step ``tag``
+v     tag, chunk number                               voids that may be forgotten with step ``tag``
 g     signal id                                       an open signal
 ====  ==============================================  =======================================================
 """
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detection.counts import CELLS, StepTable
-from pipeline.detection.tally import TYPES, Entry, UnitKey
+from pipeline.detection.tally import TYPES, UnitKey
 from pipeline.detection.units import SubjectKey, Units
 from pipeline.errors import TerminalError
 from schemas.policy import DetectionPolicy
@@ -30,7 +30,7 @@ from schemas.policy import DetectionPolicy
 FORMAT = 1
 """Version of the state. A newer one is refused; an older one will be brought up to date here when there is one."""
 CHUNK = 1000
-"""Rows or lots a record: a few hundred kilobytes at most."""
+"""Rows, entries, voids or lots a record: a few hundred kilobytes at most."""
 
 Change = tuple[bytes, bytes | None]
 
@@ -50,6 +50,11 @@ def decode(data: bytes, kind: type[T]) -> T:
         return msgspec.msgpack.decode(data, type=kind)
     except msgspec.DecodeError as error:
         raise TerminalError(f"a detection state record cannot be read: {error}") from error
+
+
+def parts(rows: list[T]) -> list[list[T]]:
+    """The rows in pieces of at most `CHUNK`."""
+    return [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
 
 
 def number(value: int) -> bytes:
@@ -227,8 +232,3 @@ def restore_table(step: int, chunks: list[bytes]) -> StepTable:
     table.by_units = np.concatenate([np.frombuffer(record.by_units, "u1") for record in records]).astype(np.bool_)
     table.rows = {int(slot): row for row, slot in enumerate(table.slots)}
     return table
-
-
-def encode_entries(entries: list[Entry]) -> bytes:
-    """Record of entries."""
-    return encode(entries)

@@ -198,8 +198,4 @@ def _version(value: object) -> str:
 
 def _token(structs: Sequence[msgspec.Struct]) -> str:
     """The same rows, the same token: a block that is sent again is written once."""
-    digest = hashlib.blake2b(digest_size=16)
-    encoder = msgspec.msgpack.Encoder()
-    for struct in structs:
-        digest.update(encoder.encode(struct))
-    return digest.hexdigest()
+    return hashlib.blake2b(msgspec.msgpack.encode(structs), digest_size=16).hexdigest()

@@ -131,15 +131,18 @@ def test_a_share_near_one_does_not_saturate() -> None:
     assert float(expected.tail(np.array([[10.0]]))[0, 0]) < 1e-3
 
 
+NO_SPIKES = np.zeros((0, 2), np.int64)
+
+
 def absorb_days(voices: list[float], alarmed: bool = False) -> Units:
     units = family((0.0, 0.0))
-    absorber = Absorber(units, 1)
+    absorber = Absorber(units, DAY_MS, lambda _: False)
     open_spikes = np.array([[0, 0]] if alarmed else [], np.int64).reshape(-1, 2)
     for step, count in enumerate(voices):
         cell = np.zeros((1, TYPES))
         cell[0, 0] = count
         sums = StepSums(step, np.array([0]), np.array([40.0]), np.array([40.0 - count]), cell)
-        absorber.absorb(sums, {}, float(step), open_spikes if step >= 30 else open_spikes[:0])
+        absorber.absorb(sums, float(step), open_spikes if step >= 30 else open_spikes[:0])
     return units
 
 
@@ -149,6 +152,25 @@ def test_a_spike_does_not_raise_its_own_baseline() -> None:
     assert after.events[0, 0] / after.exposure[0, 0] < 2.2 * rate_before  # uncut it were 3.6 times that
     while_open = absorb_days([2.0] * 30 + [20.0] * 5, alarmed=True)
     assert while_open.events[0, 0] / while_open.exposure[0, 0] < (1.6 + CUT_OPEN) * rate_before
+
+
+def test_silence_is_zeros_unless_it_was_a_gap_or_too_long() -> None:
+    def after(step: int, gap: range = range(0)) -> tuple[float, float]:
+        units = Units()
+        units.add_subject(("product", "P"), 0)
+        units.add(("product", "P", "L"), 0, Lot(100.0, None, None))
+        absorber = Absorber(units, DAY_MS, gap.__contains__)
+        for at in (0, step):
+            cell = np.zeros((1, TYPES))
+            absorber.absorb(StepSums(at, np.array([0]), np.ones(1), np.zeros(1), cell), float(at), NO_SPIKES)
+        return units.weight[0], units.exposure[0, 0]
+
+    fading = 0.5 ** (np.arange(11) / 60)
+    assert after(10) == pytest.approx((fading.sum(), 100 * fading.sum()))
+    assert after(10, range(3, 9)) == pytest.approx(
+        (fading[[0, 1, 8, 9, 10]].sum(), 100 * fading[[0, 1, 8, 9, 10]].sum())
+    )
+    assert after(16) == pytest.approx((1 + 0.5 ** (16 / 60), 100 * (1 + 0.5 ** (16 / 60))))
 
 
 def test_interval_by_hand() -> None:

@@ -10,12 +10,20 @@ from msgspec.structs import replace
 from pipeline.detection.detector import Detector
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, ControlRecord, Gap
-from schemas.policy import DAY_MS
+from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
 from tests.unit.detection.simulated import DAILY, compacted, day, latest, row, run, watermark
 
 EAGER = replace(DAILY, false_signals_per_week=400.0, minimum_history=2, close_after=2)
 """Raises many signals, so that their life shows."""
+
+POLICIES = st.sampled_from(
+    [
+        EAGER,
+        replace(EAGER, step="1h", windows=(1, 3, 12), time_zone="Asia/Shanghai"),
+        replace(EAGER, allowed_lateness_ms=0, minimum_history=0),
+    ]
+)
 
 TYPES = ("product_quality", "delivery", "price")
 DAYS = 14
@@ -109,10 +117,10 @@ def stream(parts: list[list[ScoredRow | Retraction]], size: int = 10**6) -> list
 
 
 @EXAMPLES
-@given(st.integers(0, 10**6), st.integers(1, 7))
-def test_blocks_do_not_show(seed: int, size: int) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 7), POLICIES)
+def test_blocks_do_not_show(seed: int, size: int, policy: DetectionPolicy) -> None:
     parts = segments(seed)
-    whole, cut = run(Detector(EAGER), stream(parts)), run(Detector(EAGER), stream(parts, size))
+    whole, cut = run(Detector(policy), stream(parts)), run(Detector(policy), stream(parts, size))
     assert compacted(whole) == compacted(cut)
 
 
@@ -138,12 +146,14 @@ def test_duplicates_change_nothing(seed: int) -> None:
 
 
 @EXAMPLES
-@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 3))
-def test_stopping_and_going_on_equals_never_stopping(seed: int, every: int, save_every: int) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 3), POLICIES)
+def test_stopping_and_going_on_equals_never_stopping(
+    seed: int, every: int, save_every: int, policy: DetectionPolicy
+) -> None:
     records = stream(segments(seed), 6)
-    straight = [Detector(EAGER)]
+    straight = [Detector(policy)]
     expected = [straight[0].absorb(record) for record in records]
-    detector, saved, at_save, found = Detector(EAGER), {}, 0, []
+    detector, saved, at_save, found = Detector(policy), {}, 0, []
     for number, record in enumerate(records, 1):
         found.append(detector.absorb(record))
         if number % save_every == 0:
@@ -151,7 +161,7 @@ def test_stopping_and_going_on_equals_never_stopping(seed: int, every: int, save
                 saved.pop(key, None) if value is None else saved.__setitem__(key, value)
             at_save = number
         if number % every == 0 and at_save == number:
-            detector = Detector.restore(EAGER, saved.items())
+            detector = Detector.restore(policy, saved.items())
             assert detector.changes()[:-1] == []  # nothing but the header
     assert found == expected
 

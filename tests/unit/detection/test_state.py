@@ -8,7 +8,7 @@ from pipeline.detection.detector import Detector
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
-from schemas.scored import ScoredBlock
+from schemas.scored import Retraction, ScoredBlock
 from tests.unit.detection.simulated import DAILY, day, row, run, watermark
 
 
@@ -85,6 +85,24 @@ def test_only_what_changed_is_written() -> None:
     assert [key for key, _ in detector.changes()] == [b"h"]
     detector.absorb(ScoredBlock([row("n", day(2.5), "price", product_batch_id="L2")]))
     assert [key[:1] for key, _ in detector.changes()] == [b"e", b"h"]
+
+
+def test_many_rows_and_retractions_are_cut_into_records() -> None:
+    detector, records = Detector(DAILY), {}
+    detector.absorb(
+        ScoredBlock([row(f"m{i}", day(1), "price") for i in range(2500)], [Retraction(f"n{i}", 1) for i in range(1500)])
+    )
+    snapshot(detector, records)
+    assert {kind: sum(key[:1] == kind for key in records) for kind in (b"e", b"v")} == {b"e": 3, b"v": 2}
+    detector = Detector.restore(DAILY, records.items())
+    detector.absorb(watermark(2))
+    snapshot(detector, records)
+    assert sum(key[:1] == b"v" for key in records) == 2  # under another tag now
+    again = Detector.restore(DAILY, records.items())
+    outputs = run(again, [ScoredBlock([row("n7", day(1), "price")]), watermark(9)])
+    assert {count.count for count in outputs.step_counts} == {2500}
+    snapshot(again, records)
+    assert not any(key[:1] in (b"e", b"v", b"t") for key in records)
 
 
 def test_a_catalogue_in_several_records_comes_back_and_shrinks() -> None:
