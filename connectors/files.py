@@ -232,10 +232,8 @@ class FileSource:
             mention, content = self._mapper.mention(self._parse(record.data, self._header), now)
         except InvalidMessage as error:
             return _Read(record.start, _BEFORE_ALL_TIME, None, self._dead_letter(record, error, now))
-        if mention.mention_id:
-            key = bytes.fromhex(mention.mention_id), bytes.fromhex(content)
-        else:
-            key = bytes.fromhex(content), COUNTED
+        named = bytes.fromhex(mention.mention_id)
+        key = (named, bytes.fromhex(content)) if named else (bytes.fromhex(content), COUNTED)
         return _Read(record.start, mention.event_time, key, mention)
 
     def _numbered(self, one: _Read, number: int) -> Mention | DeadLetter:

@@ -14,10 +14,9 @@ from schemas import identity
 from schemas.mention import MappedField, Mention
 from schemas.vocabulary import AuthorRole, Channel
 
-_CHANNELS: tuple[str, ...] = get_args(Channel)
-_ROLES: tuple[str, ...] = get_args(AuthorRole)
+_LARGEST_RATING = 1e9
 _TRUE = frozenset({"1", "true", "yes", "y", "是", "t"})
-_FALSE = frozenset({"0", "false", "no", "n", "否", "f", ""})
+_FALSE = frozenset({"0", "false", "no", "n", "否", "f"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DATE_ONLY = re.compile(r"\d{4}[-/.年]?\d{1,2}[-/.月]?\d{1,2}日?\Z")
 _EARLIEST_MS = 631_152_000_000  # 1990-01-01: before this no customer wrote to anybody's feed
@@ -88,15 +87,29 @@ class Mapper:
         pseudonymise: Pseudonymiser,
     ) -> None:
         self._source_id = source_id
-        self._channel: Channel = channel
+        self._channel = channel
         self._fields = dict(fields)
         zone = ZoneInfo(time_zone)
         # Exports repeat their dates thousands of times.
         self._time: Callable[[str], int] = functools.lru_cache(65_536)(lambda text: parse_time(text, zone, time_format))
         self._mask = masker.mask
         # Products, lots, carriers and regions come again and again, too.
-        self._masked = functools.lru_cache(65_536)(lambda value: masker.mask(value.strip()))
-        self._pseudonymise = pseudonymise
+        self._masked: Callable[[str], str | None] = functools.lru_cache(65_536)(
+            lambda value: masker.mask(value.strip()) or None
+        )
+        self._pseudonymise: Callable[[str], str] = pseudonymise
+        readers: dict[str, Callable[[str, Any], Any]] = {
+            "author": self._author,
+            "rating": _number,
+            "incentivised": _flag,
+            "channel": functools.partial(_choice, get_args(Channel)),
+            "author_role": functools.partial(_choice, get_args(AuthorRole)),
+        }
+        self._others: list[tuple[MappedField, str, Callable[[str, Any], Any]]] = [
+            (name, field, readers.get(name, self._short))
+            for name, field in self._fields.items()
+            if name not in ("native_id", "text", "event_time")
+        ]
 
     def missing(self, available: Mapping[str, Any] | list[str]) -> list[str]:
         """The source's fields that the mapping names and that are not among ``available``."""
@@ -115,69 +128,53 @@ class Mapper:
         Raises:
             InvalidMessage: a field is missing, of the wrong type, or its time cannot be.
         """
-        native = self._native_id(record)
-        event_time, observed = self._event_time(record, now)
-        text = self._string(record, "text", required=True)
-        author = self._string(record, "author")
-        content = identity.content_hash(*map(str, map(record.get, self._fields.values())))
-        mention = Mention(
+        get = record.get
+        native = self._native_id(get(self._fields["native_id"])) if "native_id" in self._fields else ""
+        event_time, observed = self._event_time(get, now)
+        text = self._words(get(self._fields["text"]))
+        others: dict[str, Any] = {"channel": self._channel}
+        for name, field, read in self._others:
+            value = get(field)
+            if value is not None and value != "":
+                others[name] = read(name, value)
+        make: Any = Mention  # a checker cannot follow the names of the other fields
+        mention = make(
             mention_id=identity.mention_id(self._source_id, native) if native else "",
             source_id=self._source_id,
             native_id=self._mask(native) if native else None,
-            channel=self._choice(record, "channel", _CHANNELS, self._channel),
             text=self._mask(text),
             event_time=event_time,
             ingest_time=now,
-            author=self._pseudonymise(author) if author else None,
-            author_role=self._choice(record, "author_role", _ROLES, "unknown"),
-            incentivised=self._flag(record, "incentivised"),
             default_review=len(text) < 40 and text.strip(" .。!！[]【】(（)）").startswith(_DEFAULT_REVIEWS),
             observed=observed,
-            rating=self._number(record, "rating"),
-            repost_of=self._optional(record, "repost_of"),
-            product=self._optional(record, "product"),
-            product_batch=self._optional(record, "product_batch"),
-            version=self._optional(record, "version"),
-            carrier=self._optional(record, "carrier"),
-            region=self._optional(record, "region"),
-            url=self._optional(record, "url"),
+            **others,
         )
-        return mention, content
+        return mention, identity.content_hash(*map(str, map(get, self._fields.values())))
 
-    def _raw(self, record: Mapping[str, Any], name: MappedField) -> Any:
-        source = self._fields.get(name)
-        return None if source is None else record.get(source)
-
-    def _string(self, record: Mapping[str, Any], name: MappedField, *, required: bool = False) -> str:
-        value = self._raw(record, name)
-        if isinstance(value, str):
-            return value if value.isprintable() or not _CONTROL.search(value) else _CONTROL.sub(" ", value)
+    def _words(self, value: Any) -> str:
         if value is None:
-            if required:
-                raise InvalidMessage(
-                    "missing_field", f"{name} (field {self._fields.get(name)!r} of the source) is missing"
-                )
-            return ""
-        if isinstance(value, int) and not isinstance(value, bool) and not required:
-            return str(value)
-        raise InvalidMessage("wrong_type", f"{name} is a {type(value).__name__}; text is needed")
+            raise InvalidMessage("missing_field", f"text (field {self._fields['text']!r} of the source) is missing")
+        if not isinstance(value, str):
+            raise InvalidMessage("wrong_type", f"text is a {type(value).__name__}; text is needed")
+        return _clean(value)
 
-    def _optional(self, record: Mapping[str, Any], name: MappedField) -> str | None:
-        if name not in self._fields:
-            return None
-        return self._masked(self._string(record, name)) or None
+    def _author(self, name: str, value: Any) -> str:
+        return self._pseudonymise(_text(name, value))
 
-    def _native_id(self, record: Mapping[str, Any]) -> str:
-        if isinstance(self._raw(record, "native_id"), float):
+    def _short(self, name: str, value: Any) -> str | None:
+        return self._masked(_text(name, value))
+
+    def _native_id(self, value: Any) -> str:
+        if isinstance(value, float):
             raise InvalidMessage(
                 "wrong_type", "native_id is a number with a fraction: such ids lose digits; give it as text"
             )
-        return self._string(record, "native_id").strip()
+        return "" if value is None else _text("native_id", value).strip()
 
-    def _event_time(self, record: Mapping[str, Any], now: int) -> tuple[int, bool]:
+    def _event_time(self, get: Callable[[str], Any], now: int) -> tuple[int, bool]:
         if "event_time" not in self._fields:
             return now, True
-        value = self._raw(record, "event_time")
+        value = get(self._fields["event_time"])
         if value is None or value == "":
             raise InvalidMessage(
                 "missing_field", f"event_time (field {self._fields['event_time']!r} of the source) is missing"
@@ -194,34 +191,40 @@ class Mapper:
             )
         return moment, False
 
-    def _number(self, record: Mapping[str, Any], name: MappedField) -> float | None:
-        value = self._raw(record, name)
-        if value is None or value == "":
-            return None
-        try:
-            number = float(unicodedata.normalize("NFKC", value) if isinstance(value, str) else value)
-        except (TypeError, ValueError):
-            raise InvalidMessage("wrong_type", f"{name} is no number") from None
-        if number != number or abs(number) > 1e9:
-            raise InvalidMessage("wrong_type", f"{name} is no number that can be meant")
-        return number
 
-    def _flag(self, record: Mapping[str, Any], name: MappedField) -> bool:
-        value = self._raw(record, name)
-        word = str(value).strip().lower()
-        if value is None or word in _FALSE:
-            return False
-        if word in _TRUE:
-            return True
-        raise InvalidMessage("wrong_type", f"{name} is neither true nor false")
+def _clean(value: str) -> str:
+    return value if value.isprintable() or not _CONTROL.search(value) else _CONTROL.sub(" ", value)
 
-    def _choice(self, record: Mapping[str, Any], name: MappedField, allowed: tuple[str, ...], default: Any) -> Any:
-        value = self._raw(record, name)
-        if value is None or value == "":
-            return default
-        if value not in allowed:
-            raise InvalidMessage("wrong_type", f"{name} must be one of {', '.join(allowed)}")
-        return value
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise InvalidMessage("wrong_type", f"{name} is a {type(value).__name__}; text is needed")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(unicodedata.normalize("NFKC", value) if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise InvalidMessage("wrong_type", f"{name} is no number") from None
+    if not abs(number) <= _LARGEST_RATING:
+        raise InvalidMessage("wrong_type", f"{name} is no number that can be meant")
+    return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise InvalidMessage("wrong_type", f"{name} is neither true nor false")
+
+
+def _choice(allowed: tuple[str, ...], name: str, value: Any) -> str:
+    if value not in allowed:
+        raise InvalidMessage("wrong_type", f"{name} must be one of {', '.join(allowed)}")
+    return str(value)
 
 
 def check_mapping(fields: Mapping[MappedField, str], where: str) -> None:

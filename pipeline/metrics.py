@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 REGISTRY = CollectorRegistry()
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-MENTIONS = Counter("radar_mentions", "Mentions taken in and committed.", ["source"], registry=REGISTRY)
+MENTIONS = Counter("radar_mentions", "Mentions taken in.", ["source"], registry=REGISTRY)
 DEAD_LETTERS = Counter("radar_dead_letters", "Records refused, by reason.", ["source", "reason"], registry=REGISTRY)
 BACKFILL = Counter(
     "radar_backfill_mentions", "Mentions that came later than their source had promised.", ["source"], registry=REGISTRY

@@ -4,8 +4,8 @@ import hashlib
 
 
 def _digest(*parts: str) -> str:
-    """128 bits of BLAKE2b as 32 hex digits. Each part stands behind its length, so that parts cannot run together."""
-    text = "".join([f"{len(part)}:{part}" for part in parts])
+    """128 bits of BLAKE2b as 32 hex digits. The parts' lengths stand first, so that parts cannot run together."""
+    text = f"{[*map(len, parts)]}{''.join(parts)}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

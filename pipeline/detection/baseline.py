@@ -5,7 +5,7 @@ rate of its sibling lots, so that a young lot is judged by its family until it h
 then negative binomial (the gamma-Poisson predictive; Gelman et al., Bayesian Data Analysis, ch. 2). Further spread,
 over-dispersion of the counts and the uncertainty of the exposure, is added to the relative variance of the mean.
 
-A step is absorbed when it is final, a few steps after it closed: that gap keeps the beginning of a spike out of the
+A step is absorbed when it is final and no window reaches it any more: that gap keeps the beginning of a spike out of the
 history it is held against. Voices beyond what is credible are cut before they are absorbed, so that a spike does not
 raise its own baseline (the purpose of the reweighting in Noufaily et al., Statistics in Medicine 2013; cutting is
 simpler and needs no second pass).

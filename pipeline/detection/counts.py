@@ -6,6 +6,7 @@ corrections. Types without a voice are not published (absent means zero) until t
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.tally import TYPES, UnitTally
 from pipeline.detection.units import Units
 from schemas.step_count import StepCount
-from schemas.vocabulary import ANY_OBJECTION, OBJECTION_TYPES, CountStatus, ExposureKind, SubjectKind
+from schemas.vocabulary import ANY_OBJECTION, OBJECTION_TYPES, CountStatus, ExposureKind
 
 CELL_NAMES = (*OBJECTION_TYPES, ANY_OBJECTION)
 CELLS = len(CELL_NAMES)
@@ -82,29 +83,36 @@ class StepTable:
         self.revision[rows, columns] += 1
         share = self._known_share(units)
         kinds: tuple[ExposureKind, ExposureKind] = ("mentions", "units")
-        published = []
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            key = units.slots.keys[int(self.slots[row])] or ("", "", "")
-            subject_kind: SubjectKind = key[0]  # type: ignore[assignment]
-            published.append(
-                StepCount(
-                    subject_kind=subject_kind,
-                    subject_id=key[1],
-                    product_batch_id=key[2],
-                    objection_type=CELL_NAMES[column],
-                    step_start=step_start,
-                    step=step,
-                    revision=int(self.revision[row, column]),
-                    count=int(self.count[row, column]),
-                    mentions=int(self.mentions[row]),
-                    exposure=float(self.exposure[row]),
-                    exposure_kind=kinds[int(self.by_units[row])],
-                    known_share=float(share[row]),
-                    status=status,
-                    versions=versions,
-                )
+        names: list[Any] = units.slots.keys
+        return [
+            StepCount(
+                names[slot][0],
+                names[slot][1],
+                names[slot][2],
+                CELL_NAMES[column],
+                step_start,
+                step,
+                revision,
+                count,
+                mentions,
+                exposure,
+                kinds[by_units],
+                known,
+                status,
+                versions,
             )
-        return published
+            for slot, column, revision, count, mentions, exposure, by_units, known in zip(
+                self.slots[rows].tolist(),
+                columns.tolist(),
+                self.revision[rows, columns].tolist(),
+                self.count[rows, columns].tolist(),
+                self.mentions[rows].tolist(),
+                self.exposure[rows].tolist(),
+                self.by_units[rows].tolist(),
+                share[rows].tolist(),
+                strict=True,
+            )
+        ]
 
     def _known_share(self, units: Units) -> Floats:
         """Of each row's subject: the share of its mentions in the step whose lot is known."""

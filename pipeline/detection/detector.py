@@ -7,7 +7,8 @@ base step, in this order:
 2. the step is counted and published;
 3. open spikes are reviewed, the scan opens new ones;
 4. the severity path settles;
-5. steps older than the allowed lateness become final: published as such, absorbed into the baselines, dropped.
+5. steps older than the allowed lateness become final and are published as such;
+6. final steps that no window reaches any more are absorbed into the baselines.
 
 So what is said depends on the set of rows before each close and on nothing else: not on blocks, order or duplicates.
 """
@@ -274,7 +275,7 @@ class Detector:
         return said + self._spikes.open(scan, self._rules, history)
 
     def _finish(self, closed: int) -> list[StepCount]:
-        """Steps that became final: publish them as such, absorb them, drop their entries."""
+        """Steps that became final: publish them as such, drop their entries."""
         published = []
         for index in sorted(index for index in self._tally.steps if index < self._final_before):
             table = self._tables.get(index)
@@ -282,8 +283,6 @@ class Detector:
                 table.final = True
                 published += self._publish(table, np.ones((len(table.slots), CELLS), np.bool_))
                 self._dirty_tables.add(index)
-                if not self._silent(index):
-                    self._absorb(table)
             self._severity.finish(index, self._rules)
             self._tally.forget(index)
             self._deletions += (_entries_key(index, number) for number in self._entry_records.pop(index, ()))
@@ -307,10 +306,15 @@ class Detector:
         self._absorber.absorb(sums, self._rules.middle(table.step), self._spikes.alarmed())
 
     def _drop_old_tables(self, closed: int) -> None:
-        """A table is needed until it is final and no window reaches it any more."""
+        """A table is needed until it is final and no window reaches it any more; only then it becomes history.
+
+        So no window is held against a history that its own steps have already raised.
+        """
         oldest = closed + 2 - max(self._rules.policy.windows)
-        for index in [index for index in self._tables if index < min(oldest, self._final_before)]:
-            del self._tables[index]
+        for index in sorted(index for index in self._tables if index < min(oldest, self._final_before)):
+            table = self._tables.pop(index)
+            if not self._silent(index):
+                self._absorb(table)
             self._dirty_tables.discard(index)
             chunks = self._table_chunks.pop(index, 0)
             self._deletions += (state.table_key(index, chunk) for chunk in range(chunks))

@@ -89,8 +89,8 @@ def demo(data_dir: Path | None) -> int:
     try:
         with progress:
             task = progress.add_task("回放 replay", total=DAYS)
-            for block in runtime.run_pass(block_size=1):
-                progress.update(task, completed=int(block.position[World.source_id]))
+            for position in runtime.run_pass(block_size=1):
+                progress.update(task, completed=int(position[World.source_id]))
             runtime.close_history()
         seconds = time.monotonic() - begin
         console.print(f"\n{runtime.mentions:,} 条提及 mentions, {seconds:.1f} s\n")

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,15 +26,17 @@ from pipeline.storage.embedded import EmbeddedEngine
 from pipeline.storage.migrations import migrate
 from pipeline.storage.writer import write_block
 from schemas.catalogue import CatalogueEntry
-from schemas.control import CatalogueUpdate, PolicyUpdate, Watermark
+from schemas.control import CatalogueUpdate, ControlRecord, PolicyUpdate, Watermark
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
 from schemas.policy import DetectionPolicy
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
 from schemas.signal import Signal
 
-BLOCK_SIZE = 5000
-"""Mentions a commit: two syncs a block must cost little beside the block's own work."""
+BLOCK_SIZE = 15_000
+"""Mentions a commit while there is more to read: its syncs and parts must cost little beside its own work."""
+SCORED_TOGETHER = 2000
+"""Mentions scored and detected at once: above this nothing gets faster, and their rows take memory."""
 
 CHECKPOINT_FILE = "checkpoint.sqlite"
 
@@ -98,48 +101,58 @@ class EmbeddedRuntime:
         self._tell = tell
         self.mentions = 0
 
-    def run_pass(self, stopped: Callable[[], bool] = lambda: False, block_size: int = BLOCK_SIZE) -> Iterator[Block]:
-        """Read every source to what it has now; each block is yielded when it is committed."""
+    def run_pass(
+        self, stopped: Callable[[], bool] = lambda: False, block_size: int = BLOCK_SIZE
+    ) -> Iterator[dict[str, bytes]]:
+        """Read every source to what it has now; each block's cursors are yielded when it is committed."""
         self.replay_dead_letters()
         for block in self._intake.blocks(block_size, stopped):
             self._process(block)
-            yield block
+            position = block.position
+            del block  # or it would be there until the next one is read
+            yield position
 
     def close_history(self) -> None:
         """The history is complete: decide the steps that are still open."""
         self._commit(Block(), self._detector.close_all())
 
     def _process(self, block: Block) -> None:
-        with metrics.STAGE_SECONDS.labels("score").time():
-            rows = self._scorer.score(block.mentions)
-        with metrics.STAGE_SECONDS.labels("detect").time():
-            outputs = self._detect(block, rows)
-        with metrics.STAGE_SECONDS.labels("store").time():
-            block.dead_letters += self._write("mentions", [row for row in rows if row.primary])
-            self._commit(block, outputs)
-
-    def _detect(self, block: Block, rows: list[ScoredRow]) -> Outputs:
-        retractions = [Retraction(one.mention_id, one.revision) for one in block.mentions if one.revision]
-        outputs = self._detector.absorb(ScoredBlock(rows, retractions))
+        outputs, primary = Outputs(), list[ScoredRow]()
+        self._count(block.mentions)
+        while mentions := block.mentions[:SCORED_TOGETHER]:
+            del block.mentions[:SCORED_TOGETHER]  # what is scored need not be kept
+            with metrics.STAGE_SECONDS.labels("score").time():
+                rows = self._scorer.score(mentions)
+            retractions = [Retraction(one.mention_id, one.revision) for one in mentions if one.revision]
+            self._detect(ScoredBlock(rows, retractions), outputs)
+            primary += (row for row in rows if row.primary)
         for gap in block.gaps:
-            self._detector.absorb(gap)
+            self._detect(gap, outputs)
         if block.watermark is not None:
-            closed = self._detector.absorb(Watermark("", block.watermark))
-            outputs = Outputs(outputs.step_counts + closed.step_counts, outputs.signals + closed.signals)
+            self._detect(Watermark("", block.watermark), outputs)
             metrics.WATERMARK.set(block.watermark / 1000)
-        return outputs
+        self._commit(block, outputs, primary)
 
-    def _commit(self, block: Block, outputs: Outputs) -> None:
-        self._write("step_counts", outputs.step_counts)
-        self._write("signals", outputs.signals)
-        self._write("gaps", block.gaps)
-        self._write("dead_letters", block.dead_letters)
-        self._checkpoint.commit(outputs.signals, self._detector.changes(), block.position)
-        self._count(block, outputs)
+    def _detect(self, record: ScoredBlock | ControlRecord, outputs: Outputs) -> None:
+        with metrics.STAGE_SECONDS.labels("detect").time():
+            found = self._detector.absorb(record)
+        outputs.step_counts += found.step_counts
+        outputs.signals += found.signals
+
+    def _commit(self, block: Block, outputs: Outputs, primary: Sequence[ScoredRow] = ()) -> None:
+        with metrics.STAGE_SECONDS.labels("store").time():
+            refused = block.dead_letters
+            for table, structs in (
+                ("mentions", primary),
+                ("step_counts", outputs.step_counts),
+                ("signals", outputs.signals),
+                ("gaps", block.gaps),
+            ):
+                refused += write_block(self._engine, table, structs)
+            write_block(self._engine, "dead_letters", refused)
+            self._checkpoint.commit(outputs.signals, self._detector.changes(), block.position)
+        self._note(refused, outputs)
         self.tell_waiting()
-
-    def _write(self, table: str, structs: Sequence[msgspec.Struct]) -> list[DeadLetter]:
-        return write_block(self._engine, table, structs, _token(structs)) if structs else []
 
     def tell_waiting(self) -> None:
         """Tell the signals that are committed and not yet told."""
@@ -149,13 +162,15 @@ class EmbeddedRuntime:
         if waiting:
             self._checkpoint.told(number for number, _ in waiting)
 
-    def _count(self, block: Block, outputs: Outputs) -> None:
-        self.mentions += len(block.mentions)
-        for mention in block.mentions:
-            metrics.MENTIONS.labels(mention.source_id).inc()
-            if mention.backfill:
-                metrics.BACKFILL.labels(mention.source_id).inc()
-        for letter in block.dead_letters:
+    def _count(self, mentions: Sequence[Mention]) -> None:
+        self.mentions += len(mentions)
+        for source_id, number in Counter(mention.source_id for mention in mentions).items():
+            metrics.MENTIONS.labels(source_id).inc(number)
+        for source_id, number in Counter(mention.source_id for mention in mentions if mention.backfill).items():
+            metrics.BACKFILL.labels(source_id).inc(number)
+
+    def _note(self, refused: Sequence[DeadLetter], outputs: Outputs) -> None:
+        for letter in refused:
             metrics.DEAD_LETTERS.labels(letter.source_id, letter.reason).inc()
         for signal in outputs.signals:
             metrics.SIGNALS.labels(signal.kind, signal.event, str(signal.historic).lower()).inc()
@@ -194,8 +209,3 @@ class EmbeddedRuntime:
 
 def _version(value: object) -> str:
     return hashlib.blake2b(msgspec.json.encode(value), digest_size=8).hexdigest()
-
-
-def _token(structs: Sequence[msgspec.Struct]) -> str:
-    """The same rows, the same token: a block that is sent again is written once."""
-    return hashlib.blake2b(msgspec.msgpack.encode(structs), digest_size=16).hexdigest()

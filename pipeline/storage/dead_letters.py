@@ -9,7 +9,6 @@ from pipeline.errors import TerminalError
 from pipeline.storage.engine import Engine, QueryError, literal
 from pipeline.storage.rows import DeadLetterReplay
 from schemas.dead_letter import DeadLetter, DeadLetterReason
-from schemas.identity import content_hash
 
 State = Literal["waiting", "replayed"]
 
@@ -74,7 +73,7 @@ def show_dead_letter(query: Query, dead_letter_id: str) -> StoredDeadLetter:
 def mark_replayed(engine: Engine, dead_letter_ids: Sequence[str], now: int) -> None:
     """Note that these were sent back to their start at ``now``, ms UTC. Errors as ``Engine.insert``."""
     replays = [DeadLetterReplay(one, now) for one in dead_letter_ids]
-    engine.insert("dead_letter_replays", replays, f"replayed-{now}-{content_hash(*dead_letter_ids)}")
+    engine.insert("dead_letter_replays", replays)
 
 
 def _read(query: Query, sql: str) -> list[StoredDeadLetter]:

@@ -12,6 +12,7 @@ What the library brings along, and what is done about it:
 
 import errno
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class EmbeddedEngine:
             self.close()
             raise TerminalError(f"the database in {path} cannot be opened: {error}") from error
 
-    def insert(self, table: str, structs: Sequence[Struct], token: str, generation: int = 0) -> None:
+    def insert(self, table: str, structs: Sequence[Struct], generation: int = 0) -> None:
         """Write one block; see ``Engine.insert``."""
         if not structs:
             return
@@ -63,11 +64,12 @@ class EmbeddedEngine:
         data = native.encode(spec, columns_of(spec, structs, generation))
         names = ", ".join(column.name for column in spec.columns)
         file = self.path / _BLOCK_FILE
-        # A generation is part of the content: the same rows scored anew are another block. Merging equal keys of one block
-        # at once (optimize_on_insert) makes an insert five times as slow; the views do it when they read.
+        # The token is the content's hash: a block that is sent again is known, one that differs in anything is not. Merging
+        # equal keys of one block at once (optimize_on_insert) makes an insert five times as slow; the views do it.
+        token = hashlib.blake2b(data, digest_size=16).hexdigest()
         sql = (
             f"INSERT INTO {table} ({names}) FROM INFILE {literal(str(file))} "
-            f"SETTINGS optimize_on_insert = 0, insert_deduplicate = 1, insert_deduplication_token = {literal(f'{token}/{generation}')} "
+            f"SETTINGS optimize_on_insert = 0, insert_deduplicate = 1, insert_deduplication_token = '{token}' "
             "FORMAT Native"
         )
         with self._mutex:

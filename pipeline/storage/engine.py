@@ -20,13 +20,12 @@ class QueryError(TerminalError):
 class Engine(Protocol):
     """One database. Every call blocks; calls from several threads are taken one after the other."""
 
-    def insert(self, table: str, structs: Sequence[Struct], token: str, generation: int = 0) -> None:
-        """Write one block; on return it is on disk. All rows or none.
+    def insert(self, table: str, structs: Sequence[Struct], generation: int = 0) -> None:
+        """Write one block; on return it is on disk. All rows or none; the same block again writes nothing.
 
         Args:
             table: a name of ``rows.TABLES``.
             structs: n structs of that table.
-            token: names this content; the same token again writes nothing.
             generation: of the scoring that made the rows (mentions only).
 
         Raises:

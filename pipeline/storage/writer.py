@@ -1,8 +1,8 @@
 """A block of rows into a table, whatever single rows are worth.
 
 A block that the engine (or the encoder) rejects because of a row is halved until the bad rows stand alone; they become
-dead letters and all others are written. The halves have tokens made from the block's own, so a repeated call writes
-nothing twice.
+dead letters and all others are written. The halves are blocks of their own, cut the same way each time, so a repeated call
+writes nothing twice.
 """
 
 import time
@@ -32,7 +32,6 @@ def write_block(
     engine: Engine,
     table: str,
     structs: Sequence[Struct],
-    token: str,
     *,
     generation: int = 0,
     clock: Callable[[], float] = time.time,
@@ -46,7 +45,6 @@ def write_block(
         engine: where to.
         table: a name of ``rows.TABLES``.
         structs: n rows of that table; rows are masked already, so that a dead letter may show them.
-        token: names this content; the same rows again under the same token add nothing.
         generation: of the scoring that made the rows (mentions only).
         clock: seconds since the epoch, for the dead letters' time.
         sleep: waits that many seconds.
@@ -59,10 +57,8 @@ def write_block(
     parts: list[tuple[int, int]] = [(0, len(structs))] if structs else []
     while parts:
         start, end = parts.pop()
-        whole = end - start == len(structs)
-        part_token = token if whole else f"{token}[{start}:{end}]"
         try:
-            _insert(engine, table, structs[start:end], part_token, generation, sleep)
+            _insert(engine, table, structs[start:end], generation, sleep)
         except InvalidMessage as error:
             if end - start == 1:
                 dead.append(_dead_letter(table, structs[start], error, int(clock() * 1000)))
@@ -82,18 +78,17 @@ def _insert(
     engine: Engine,
     table: str,
     structs: Sequence[Struct],
-    token: str,
     generation: int,
     sleep: Callable[[float], None],
 ) -> None:
     pause = _FIRST_PAUSE_SECONDS
     for _ in range(_TRIES - 1):
         try:
-            return engine.insert(table, structs, token, generation)
+            return engine.insert(table, structs, generation)
         except TransientError:
             sleep(pause)
             pause *= 2
-    return engine.insert(table, structs, token, generation)
+    return engine.insert(table, structs, generation)
 
 
 def _dead_letter(table: str, struct: Struct, error: InvalidMessage, now: int) -> DeadLetter:

@@ -77,9 +77,9 @@ def main() -> None:
             began = time.perf_counter()
             written += len(native.encode(MENTIONS, columns))
             seconds["bytes"] += time.perf_counter() - began
-        for number, rows in enumerate(data):
+        for rows in data:
             began = time.perf_counter()
-            engine.insert("mentions", rows, f"block-{number}")
+            engine.insert("mentions", rows)
             seconds["insert"] += time.perf_counter() - began
         queries = {}
         wanted = data[0][7].mention_id

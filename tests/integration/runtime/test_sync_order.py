@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: the order of syncs is not traced")
+pytestmark = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed: the order of syncs is not traced"
+)
 
 _CALL = re.compile(r"^(\d+)\s+(\w+)\(\d+<([^>]*)>.*?(<unfinished \.\.\.>)?$")
 _RESUMED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>")

@@ -24,7 +24,7 @@ def main() -> None:
     os.write(1, b"ready\n")
     first, count = int(sys.argv[2]), int(sys.argv[3])
     for number in range(first, first + count):
-        engine.insert("gaps", block(number), f"block-{number}")
+        engine.insert("gaps", block(number))
         os.write(1, b"ack %d\n" % number)
     engine.close()
 

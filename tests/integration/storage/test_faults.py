@@ -64,7 +64,7 @@ def test_kill_9_loses_no_acknowledged_block_and_leaves_no_part_of_one(tmp_path, 
         assert set(seen.values()) == {whole}
         # The block in doubt again, with its token: once, whether it had arrived or not.
         for _ in range(2):
-            engine.insert("gaps", writer.block(in_doubt), f"block-{in_doubt}")
+            engine.insert("gaps", writer.block(in_doubt))
         assert rows_per_block(engine)[f"block-{in_doubt}"] == whole
         acknowledged.append(in_doubt)
         following = in_doubt + 1
@@ -103,19 +103,19 @@ def test_a_full_disk_is_waited_for_and_a_broken_one_is_not(engine, tmp_path, a_r
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", fail)
         with pytest.raises(kind, match="cannot be written: no"):
-            engine.insert("mentions", [a_row()], "t")
-    engine.insert("mentions", [a_row()], "t")
+            engine.insert("mentions", [a_row()])
+    engine.insert("mentions", [a_row()])
 
 
 def test_after_close_nothing_works_and_nothing_is_left_over(engine, tmp_path, a_row):
-    engine.insert("mentions", [a_row()], "t")
+    engine.insert("mentions", [a_row()])
     engine.close()
     engine.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clickhouse", "clickhouse.lock"]
     with pytest.raises(TerminalError, match="is closed"):
         engine.query("SELECT 1")
     with pytest.raises(TerminalError, match="is closed"):
-        engine.insert("mentions", [a_row()], "t")
+        engine.insert("mentions", [a_row()])
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")

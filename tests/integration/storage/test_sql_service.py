@@ -20,7 +20,7 @@ from pipeline.storage.sql_service import SOCKET_FILE, SqlService, ask
 
 @pytest.fixture
 def service(engine, tmp_path, a_row):
-    engine.insert("mentions", [a_row(), a_row(mention_id="m2")], "t")
+    engine.insert("mentions", [a_row(), a_row(mention_id="m2")])
     service = SqlService(engine, tmp_path)
     service.start()
     yield service
@@ -132,7 +132,7 @@ def test_writing_goes_on_while_a_question_runs(engine, service, tmp_path, a_row)
     time.sleep(0.2)
     began = time.monotonic()
     for i in range(5):
-        engine.insert("mentions", [a_row(mention_id=f"x{i}")], f"x{i}")
+        engine.insert("mentions", [a_row(mention_id=f"x{i}")])
     assert time.monotonic() - began < 1.5
     assert asking.is_alive()
     asking.join()
@@ -159,7 +159,7 @@ def test_stopping_twice_is_fine_and_takes_the_socket_away(service, tmp_path):
 
 
 def test_a_database_that_nobody_holds_is_opened_for_the_question(engine, tmp_path, a_row):
-    engine.insert("mentions", [a_row()], "t")
+    engine.insert("mentions", [a_row()])
     engine.close()
     assert ask(tmp_path, "SELECT count() FROM v_mentions", "csv") == b'"count()"\n1\n'
     with pytest.raises(QueryError):

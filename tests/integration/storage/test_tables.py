@@ -3,7 +3,6 @@
 import math
 import time
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,7 +46,7 @@ def test_every_table_syncs_before_it_returns_and_remembers_tokens(rows_of):
 
 
 def test_a_mention_comes_back_as_it_was(engine, rows_of, a_row):
-    engine.insert("mentions", [a_row()], "t", generation=3)
+    engine.insert("mentions", [a_row()], generation=3)
     (seen,) = rows_of("SELECT *, toUnixTimestamp64Milli(event_time) AS ms FROM v_mentions")
     for name in ("mention_id", "revision", "source_id", "channel", "product_id", "text", "severity", "flags", "author"):
         assert seen[name] == getattr(a_row(), name)
@@ -58,56 +57,56 @@ def test_a_mention_comes_back_as_it_was(engine, rows_of, a_row):
 
 
 def test_praise_and_questions_have_no_open_objection(engine, rows_of, a_row):
-    engine.insert("mentions", [a_row(speech_act="question")], "t")
+    engine.insert("mentions", [a_row(speech_act="question")])
     assert rows_of("SELECT open_objection_types AS o FROM v_mentions") == [{"o": []}]
 
 
 def test_objections_are_rows_with_their_words(engine, rows_of, a_row):
-    engine.insert("mentions", [a_row(), a_row(mention_id="m2", objections=[])], "t")
+    engine.insert("mentions", [a_row(), a_row(mention_id="m2", objections=[])])
     assert rows_of("SELECT mention_id, objection_type, polarity, quote FROM v_objections ORDER BY objection_type") == [
         {"mention_id": "m1", "objection_type": "delivery", "polarity": "positive", "quote": "快递"},
         {"mention_id": "m1", "objection_type": "product_quality", "polarity": "negative", "quote": "漏水"},
     ]
 
 
-def test_the_same_token_writes_once(engine, rows_of, a_row):
+def test_the_same_block_writes_once(engine, rows_of, a_row):
     for _ in range(3):
-        engine.insert("mentions", [a_row()], "t")
+        engine.insert("mentions", [a_row()])
     assert rows_of("SELECT count() AS n FROM mentions") == [{"n": 1}]
-    engine.insert("mentions", [a_row()], "t", generation=1)
+    engine.insert("mentions", [a_row()], generation=1)
     assert rows_of("SELECT count() AS n FROM mentions") == [{"n": 2}], "another generation is another content"
 
 
 def test_the_same_rows_cut_differently_show_once(engine, rows_of, a_row):
     rows = [a_row(mention_id=f"m{i}") for i in range(6)]
-    for token, cut in (("a", rows[:4]), ("b", rows[2:]), ("c", rows[:1] * 3)):
-        engine.insert("mentions", cut, token)
+    for cut in (rows[:4], rows[2:], rows[:1] * 3):
+        engine.insert("mentions", cut)
     assert rows_of("SELECT count() AS n, uniqExact(mention_id) AS u FROM v_mentions") == [{"n": 6, "u": 6}]
 
 
 def test_a_higher_revision_replaces_in_any_order(engine, rows_of, a_row):
     for revision in (1, 2, 0):
-        engine.insert("mentions", [a_row(revision=revision, text=f"v{revision}")], f"t{revision}")
+        engine.insert("mentions", [a_row(revision=revision, text=f"v{revision}")])
     assert rows_of("SELECT revision, text FROM v_mentions") == [{"revision": 2, "text": "v2"}]
 
 
 def test_revisions_of_one_block_show_the_last(engine, rows_of, a_row):
-    engine.insert("mentions", [a_row(revision=1, text="new"), a_row(text="old")], "t")
+    engine.insert("mentions", [a_row(revision=1, text="new"), a_row(text="old")])
     assert rows_of("SELECT text FROM v_mentions") == [{"text": "new"}]
 
 
 def test_a_newer_scoring_wins_over_an_older_one_and_a_revision_over_both(engine, rows_of, a_row):
-    engine.insert("mentions", [a_row(sentiment=0.5)], "t", generation=9)
-    engine.insert("mentions", [a_row(sentiment=0.25)], "t", generation=2)
+    engine.insert("mentions", [a_row(sentiment=0.5)], generation=9)
+    engine.insert("mentions", [a_row(sentiment=0.25)], generation=2)
     assert rows_of("SELECT sentiment FROM v_mentions") == [{"sentiment": 0.5}]
-    engine.insert("mentions", [a_row(sentiment=0.125, revision=1)], "u", generation=0)
+    engine.insert("mentions", [a_row(sentiment=0.125, revision=1)], generation=0)
     assert rows_of("SELECT sentiment FROM v_mentions") == [{"sentiment": 0.125}]
 
 
 def test_a_deleted_mention_vanishes_and_stays_gone(engine, rows_of, a_row):
-    engine.insert("mentions", [a_row(), a_row(mention_id="m2")], "t0")
-    engine.insert("mentions", [a_row(revision=1, deleted=True, text="", objections=[])], "t1")
-    engine.insert("mentions", [a_row()], "replayed late")
+    engine.insert("mentions", [a_row(), a_row(mention_id="m2")])
+    engine.insert("mentions", [a_row(revision=1, deleted=True, text="", objections=[])])
+    engine.insert("mentions", [a_row()])
     for _ in range(2):
         assert rows_of("SELECT mention_id FROM v_mentions") == [{"mention_id": "m2"}]
         engine.execute("OPTIMIZE TABLE mentions FINAL")
@@ -115,8 +114,8 @@ def test_a_deleted_mention_vanishes_and_stays_gone(engine, rows_of, a_row):
 
 
 def test_signals_keep_history_and_show_the_latest(engine, rows_of, a_signal):
-    engine.insert("signals", [a_signal(revision=i, observed=9 + i) for i in (0, 2, 1)], "t")
-    engine.insert("signals", [a_signal(revision=2, observed=11), a_signal(signal_id="s2")], "again")
+    engine.insert("signals", [a_signal(revision=i, observed=9 + i) for i in (0, 2, 1)])
+    engine.insert("signals", [a_signal(revision=2, observed=11), a_signal(signal_id="s2")])
     assert rows_of("SELECT signal_id, revision FROM v_signal_history ORDER BY ALL") == [
         {"signal_id": "s1", "revision": 0},
         {"signal_id": "s1", "revision": 1},
@@ -131,8 +130,8 @@ def test_signals_keep_history_and_show_the_latest(engine, rows_of, a_signal):
 
 
 def test_step_counts_show_the_latest_revision_of_a_cell(engine, rows_of, a_count):
-    engine.insert("step_counts", [a_count(), a_count(revision=1, count=4, status="final")], "t")
-    engine.insert("step_counts", [a_count(), a_count(subject_id="pan")], "replayed")
+    engine.insert("step_counts", [a_count(), a_count(revision=1, count=4, status="final")])
+    engine.insert("step_counts", [a_count(), a_count(subject_id="pan")])
     assert rows_of("SELECT subject_id, revision, count, status FROM v_step_counts ORDER BY ALL") == [
         {"subject_id": "kettle", "revision": 1, "count": 4, "status": "final"},
         {"subject_id": "pan", "revision": 0, "count": 3, "status": "provisional"},
@@ -164,7 +163,6 @@ def test_daily_rates_by_hand(engine, rows_of, a_count):
             # What is no product is no product's rate.
             cell(1, "any", 9, 9, subject_kind="carrier", subject_id="SF", product_batch_id=""),
         ],
-        "t",
     )  # fmt: skip
     seen = {
         (one["day"], one["product_batch_id"], one["objection_type"]): one
@@ -186,14 +184,14 @@ def test_daily_rates_by_hand(engine, rows_of, a_count):
 
 
 def test_a_day_without_exposure_has_no_rate(engine, rows_of, a_count):
-    engine.insert("step_counts", [a_count(exposure=0.0)], "t")
+    engine.insert("step_counts", [a_count(exposure=0.0)])
     assert rows_of("SELECT DISTINCT rate FROM v_daily_rates") == [{"rate": None}]
 
 
 def test_a_closed_gap_stays_closed(engine, rows_of):
-    engine.insert("gaps", [Gap("shop", 1000, None, "outage"), Gap("calls", 0, None, "outage")], "a")
-    engine.insert("gaps", [Gap("shop", 1000, 5000, "outage")], "b")
-    engine.insert("gaps", [Gap("shop", 1000, None, "outage")], "replayed")
+    engine.insert("gaps", [Gap("shop", 1000, None, "outage"), Gap("calls", 0, None, "outage")])
+    engine.insert("gaps", [Gap("shop", 1000, 5000, "outage")])
+    engine.insert("gaps", [Gap("shop", 1000, None, "outage")])
     assert rows_of("SELECT source_id, end FROM v_gaps ORDER BY source_id") == [
         {"source_id": "calls", "end": None},
         {"source_id": "shop", "end": "1970-01-01 00:00:05.000"},
@@ -203,7 +201,8 @@ def test_a_closed_gap_stays_closed(engine, rows_of):
 def test_dead_letters_wait_are_replayed_and_wait_again(engine, a_letter):
     now = int(time.time() * 1000)
     engine.insert(
-        "dead_letters", [a_letter(time=now), a_letter(dead_letter_id="x2", source_id="q'\\s", time=now - 5)], "t"
+        "dead_letters",
+        [a_letter(time=now), a_letter(dead_letter_id="x2", source_id="q'\\s", time=now - 5)],
     )
     assert [one.dead_letter_id for one in list_dead_letters(engine.query)] == ["d1", "x2"]
     assert [one.dead_letter_id for one in list_dead_letters(engine.query, limit=1)] == ["d1"]
@@ -214,13 +213,13 @@ def test_dead_letters_wait_are_replayed_and_wait_again(engine, a_letter):
     seen = show_dead_letter(engine.query, "d")
     assert (seen.state, seen.replayed_at, seen.time, seen.locator) == ("replayed", now + 10, now, "file.csv:3")
     assert [one.dead_letter_id for one in list_dead_letters(engine.query, state="waiting")] == ["x2"]
-    engine.insert("dead_letters", [a_letter(time=now + 20)], "refused again")
+    engine.insert("dead_letters", [a_letter(time=now + 20)])
     assert show_dead_letter(engine.query, "d1").state == "waiting"
 
 
 def test_dead_letters_that_are_not_there(engine, a_letter):
     now = int(time.time() * 1000)
-    engine.insert("dead_letters", [a_letter(dead_letter_id=name, time=now) for name in ("ab1", "ab2")], "t")
+    engine.insert("dead_letters", [a_letter(dead_letter_id=name, time=now) for name in ("ab1", "ab2")])
     for name in ("zz", "", "%"):
         with pytest.raises(TerminalError, match="no dead letter"):
             show_dead_letter(engine.query, name)
@@ -235,7 +234,7 @@ def test_dead_letters_that_are_not_there(engine, a_letter):
 )
 def test_the_engine_refuses_impossible_rows(engine, rows_of, a_row, changes):
     with pytest.raises(InvalidMessage) as caught:
-        engine.insert("mentions", [a_row(), a_row(mention_id="m2", **changes)], "t")
+        engine.insert("mentions", [a_row(), a_row(mention_id="m2", **changes)])
     assert "in_range" in caught.value.detail
     assert rows_of("SELECT count() AS n FROM mentions") == [{"n": 0}], "all or nothing"
 
@@ -246,7 +245,7 @@ def test_a_block_is_bisected_to_its_poison_rows(engine, rows_of, a_row):
     rows[18] = a_row(mention_id="m018", revision=-1)  # refused by the encoder
     rows[199] = a_row(mention_id="m199", text="\ud83d")  # no Unicode
     for _ in range(2):
-        dead = write_block(engine, "mentions", rows, "t")
+        dead = write_block(engine, "mentions", rows)
         assert [letter.locator for letter in dead] == [
             "mentions:shop,m017,0",
             "mentions:shop,m018,-1",
@@ -254,7 +253,7 @@ def test_a_block_is_bisected_to_its_poison_rows(engine, rows_of, a_row):
         ]
         assert rows_of("SELECT count() AS n FROM mentions") == [{"n": 197}]
     assert "severity_in_range" in dead[0].detail
-    write_block(engine, "dead_letters", dead, "their own")
+    write_block(engine, "dead_letters", dead)
     assert {one.reason for one in list_dead_letters(engine.query)} == {"poison_row"}
 
 
@@ -286,8 +285,7 @@ def test_any_text_survives_the_engine(engine, rows_of, a_row, drawn):
         )
         for i, (text, carrier, subtypes, rating) in enumerate(drawn)
     ]
-    token = msgspec.json.encode(drawn).hex()
-    engine.insert("mentions", rows, token[:200] + str(time.monotonic_ns()))
+    engine.insert("mentions", rows)
     seen = rows_of(
         "SELECT text, carrier, objection_subtype AS s, objection_span_end AS e, rating FROM v_mentions "
         "ORDER BY toUInt32(mention_id)"
@@ -300,7 +298,7 @@ def test_any_text_survives_the_engine(engine, rows_of, a_row, drawn):
 
 def test_more_words_than_a_byte_can_number(engine, rows_of, a_row):
     rows = [a_row(mention_id=str(i), product_batch_id=f"L{i}") for i in range(70_000)]
-    engine.insert("mentions", rows, "t")
+    engine.insert("mentions", rows)
     assert rows_of(
         "SELECT uniqExact(product_batch_id) AS n, countIf(product_batch_id != concat('L', mention_id)) AS bad FROM v_mentions"
     ) == [{"n": 70_000, "bad": 0}]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from simulated import DAILY, day, days, mentions, row, run
 
 from pipeline.detection.baseline import (
     CUT_OPEN,
@@ -23,7 +24,6 @@ from pipeline.detection.spikes import interval
 from pipeline.detection.tally import TYPES, entry_of
 from pipeline.detection.units import Units
 from schemas.policy import DAY_MS, HOUR_MS
-from tests.unit.detection.simulated import DAILY, day, days, mentions, row, run
 
 
 def test_units_come_into_the_field_evenly() -> None:

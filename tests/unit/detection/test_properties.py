@@ -6,13 +6,13 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from simulated import DAILY, compacted, day, latest, row, run, watermark
 
 from pipeline.detection.detector import Detector
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, ControlRecord, Gap
 from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
-from tests.unit.detection.simulated import DAILY, compacted, day, latest, row, run, watermark
 
 EAGER = replace(DAILY, false_signals_per_week=400.0, minimum_history=2, close_after=2)
 """Raises many signals, so that their life shows."""

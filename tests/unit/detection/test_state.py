@@ -3,13 +3,13 @@
 import msgspec
 import pytest
 from msgspec.structs import replace
+from simulated import DAILY, day, row, run, watermark
 
 from pipeline.detection.detector import Detector
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
 from schemas.scored import Retraction, ScoredBlock
-from tests.unit.detection.simulated import DAILY, day, row, run, watermark
 
 
 def snapshot(detector: Detector, records: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:

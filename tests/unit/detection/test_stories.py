@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from simulated import DAILY, compacted, day, days, mentions, row, run, watermark
 
 from pipeline.detection.detector import Detector, Outputs
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
 from schemas.signal import Signal
-from tests.unit.detection.simulated import DAILY, compacted, day, days, mentions, row, run, watermark
 
 LOTS = ("L1", "L2", "L3", "L4")
 SOLD = CatalogueUpdate("c", [CatalogueEntry("P", "p", [], lot, 5000.0, day(-100), day(-50)) for lot in LOTS])

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated import day, row
 
 from pipeline.detection.tally import Tally, UnitTally, entry_of, quote, tabulate, voices
 from schemas.scored import Objection
-from tests.unit.detection.simulated import day, row
 
 
 @pytest.mark.parametrize(
