@@ -92,11 +92,10 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
 
 def entry_of(row: ScoredRow) -> Entry:
     """The entry of a row: which types it is a voice against, and what it may be evidence for."""
-    flags = 0
+    flags = named = 0
     for flag in row.flags:
         flags |= FLAG_BITS[flag]
-    negative = [objection for objection in row.objections if objection.polarity == "negative"]
-    named = 0
+    negative = [objection for objection in row.objections if objection.polarity == "negative"] if row.objections else []
     for objection in negative:
         named |= 1 << TYPE_INDEX[objection.type]
     if not named and not flags & NOT_A_VOICE:
@@ -270,7 +269,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.steps: dict[int, OpenStep] = {}
-        self._mentions: dict[str, list[tuple[int, Entry]]] = {}
+        self._mentions: dict[str, list[tuple[int, UnitKey, Entry]]] = {}
         self.voids: dict[str, tuple[int, int]] = {}
         """Mention → revision below which nothing holds, and the step with which the void may be forgotten."""
         self.latest = -(1 << 40)
@@ -289,18 +288,19 @@ class Tally:
             void = self.voids.get(entry.mention_id)
             if void is not None and entry.revision < void[0]:
                 return False
+        unit = entry.unit
         known = self._mentions.get(entry.mention_id)
         if known is None:
-            self._mentions[entry.mention_id] = [(step, entry)]
+            self._mentions[entry.mention_id] = [(step, unit, entry)]
         else:
-            unit = entry.unit
-            if any(other.unit == unit and other.revision >= entry.revision for _, other in known):
-                return False
-            known.append((step, entry))
-        self._insert(entry, step)
+            for _, taken, other in known:
+                if taken == unit and other.revision >= entry.revision:
+                    return False
+            known.append((step, unit, entry))
+        self._insert(entry, unit, step)
         return True
 
-    def _insert(self, entry: Entry, step: int) -> None:
+    def _insert(self, entry: Entry, unit: UnitKey, step: int) -> None:
         open_step = self.steps.get(step)
         if open_step is None:
             open_step = self.steps[step] = OpenStep()
@@ -309,7 +309,6 @@ class Tally:
             open_step.severe.append(entry)
         if entry.subject_kind == "product" and not entry.subject_id:
             return
-        unit = entry.unit
         entries = open_step.units.get(unit)
         if entries is None:
             open_step.units[unit] = [entry]
@@ -329,12 +328,12 @@ class Tally:
         known = self._mentions.get(mention_id)
         if known is None:
             return
-        for step, entry in known:
+        for step, unit, entry in known:
             if entry.revision < revision:
                 entry.dead = True
-                if entry.unit in self.steps[step].units:
-                    self.steps[step].dirty.add(entry.unit)
-        alive = [(step, entry) for step, entry in known if not entry.dead]
+                if unit in self.steps[step].units:
+                    self.steps[step].dirty.add(unit)
+        alive = [taken for taken in known if not taken[2].dead]
         if alive:
             self._mentions[mention_id] = alive
         else:
@@ -344,8 +343,9 @@ class Tally:
         """Take back in what a state record holds, unless a void has ended it since."""
         void = self.voids.get(entry.mention_id)
         if void is None or entry.revision >= void[0]:
-            self._mentions.setdefault(entry.mention_id, []).append((step, entry))
-            self._insert(entry, step)
+            unit = entry.unit
+            self._mentions.setdefault(entry.mention_id, []).append((step, unit, entry))
+            self._insert(entry, unit, step)
 
     def settle_voids(self, step: int) -> None:
         """After a step closed: fix until when the voids before it are needed.
@@ -378,7 +378,7 @@ class Tally:
         known = self._mentions.get(entry.mention_id)
         if known is None:
             return
-        kept = [pair for pair in known if pair[1] is not entry]
+        kept = [taken for taken in known if taken[2] is not entry]
         if kept:
             self._mentions[entry.mention_id] = kept
         else:
