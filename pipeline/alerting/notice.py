@@ -89,7 +89,7 @@ def numbers(signal: Signal, language: Language, zone: ZoneInfo, step: str) -> st
     chance = f"{signal.p_value:.0e}" if signal.p_value is not None else "–"
     if language == "zh":
         exposure = (
-            f"在用 {signal.exposure:,.0f} 台"
+            f"在用 {signal.exposure:,.0f} 件"
             if signal.exposure_kind == "units"
             else f"每步提及 {signal.exposure:,.1f} 条"
         )

@@ -66,6 +66,7 @@ class SeverityPath:
         self._tally = tally
         self._signals = signals
         self.memory = Memory()
+        self._reviewed: dict[SeriesKey, list[Entry]] = {}
 
     def at_once(self, grave: Iterable[Entry], rules: Rules) -> list[Signal]:
         """Open a signal for harm that no open signal speaks of; of several entries in a block the earliest opens it."""
@@ -127,9 +128,15 @@ class SeverityPath:
         if not touched and not self._signals.severe:
             return []
         known = self._known(step)
+        about = {series: self._about(series, known) for series in self._signals.severe}
+        due = rules.steps.end(step) - _quiet_ms(rules.policy)
         said = []
         for held in self._signals.of_kind("severe"):
-            said += self._review(held, self._about(held.series, known), step, rules)
+            # Of hundreds of open signals few have news: a review of the same entries would say nothing again.
+            known_as_before = held.settled and self._reviewed.get(held.series) == about[held.series]
+            if not known_as_before or held.last_event <= due:
+                said += self._review(held, about[held.series], step, rules)
+        self._reviewed = about
         for series in sorted({series_of(entry) for entry in touched}):
             said += self._pair(series, self._about(series, known), touched, rules)
         return said
@@ -166,9 +173,9 @@ class SeverityPath:
         about = [entry for entry in known if day - rules.policy.severity_pair_ms <= entry.event_time]
         start = steps.start(step)
         if not held.settled and not any(entry.severity >= HARM for entry in of_day):
-            return [] if self._still_said(held, day, day_end) else [self._close(held, start, said_voices=0)]
+            return [] if self._still_said(held, day, day_end) else [self._take_back(held, start)]
         if not about and steps.end(step) - held.last_event < quiet:
-            return [self._close(held, start, said_voices=0)]  # all of it was taken back
+            return [self._take_back(held, start)]  # all of it was taken back
         first, held.settled = not held.settled, True
         if about:
             held.voices = voices(said_by(about))
@@ -177,7 +184,10 @@ class SeverityPath:
         if steps.end(step) - held.last_event >= quiet:
             return [self._close(held, start, said_voices=held.voices)]
         severity = max((entry.severity for entry in of_day), default=held.signal.severity)
-        if (first and len(about) > 1) or held.grown() or severity > held.signal.severity:
+        said_otherwise = first and [entry.mention_id for entry in about] != [
+            one.mention_id for one in held.signal.evidence
+        ]
+        if said_otherwise or held.grown() or severity > held.signal.severity:
             return [self._say(held, "updated", about, severity, start, rules.policy)]
         return []
 
@@ -213,6 +223,12 @@ class SeverityPath:
             step_start=start,
             evidence=strongest(about, held.series[1]),
         )
+
+    def _take_back(self, held: OpenSignal, start: int) -> Signal:
+        """Close a signal of which nothing stands any more, in words that do not depend on which row had come first."""
+        signal = held.say("closed", step_start=start, observed=0, voices=0, evidence=[], historic=False)
+        self._signals.remove(signal.signal_id)
+        return signal
 
     def _close(self, held: OpenSignal, start: int, *, said_voices: int) -> Signal:
         signal = held.say("closed", step_start=start, observed=said_voices, voices=said_voices)

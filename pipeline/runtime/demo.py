@@ -6,6 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,7 +25,7 @@ from schemas.signal import Signal
 
 QUERIES = (
     (
-        "每个批次每万台的异议 · objecting voices per 10,000 units and day, by lot, last two weeks",
+        "每个批次每万件的异议 · objecting voices per 10,000 units and day, by lot, last two weeks",
         """SELECT product_id, product_batch_id AS lot, sum(objecting_voices) AS voices, round(avg(rate), 2) AS daily_rate
 FROM v_daily_rates
 WHERE objection_type = 'product_quality' AND product_batch_id != '' AND day > '2026-04-15'
@@ -116,29 +117,25 @@ def _panel(signal: Signal) -> Panel:
 
 
 def _table(opened: list[Signal]) -> Table:
-    table = Table(title="信号 signals", title_justify="left")
+    table = Table(title="信号 signals", title_justify="left", box=box.SIMPLE, pad_edge=False)
     for column in (
-        "始于 since",
-        "级别 tier",
-        "产品 product",
-        "批次 lot",
-        "异议 objection",
-        "声音 voices",
-        "预期 expected",
-        "倍数 ratio",
+        "始于\nsince",
+        "级别\ntier",
+        "产品 · 批次\nproduct · lot",
+        "异议\nobjection",
+        "声音 / 预期\nvoices / expected",
+        "倍数\nratio",
     ):
         table.add_column(column)
     for signal in opened:
-        spike = signal.kind != "severe"
+        severe = signal.kind == "severe"
         table.add_row(
             notice.day(signal, ZONE),
             signal.tier,
-            notice.subject_name(signal, "zh", _NAMES),
-            signal.product_batch_id,
-            f"{notice.objection(signal, 'zh')} {signal.objection_type}",
-            str(signal.observed if spike else signal.voices),
-            f"{signal.expected:.1f}" if spike else "–",
-            f"{signal.rate_ratio:.1f}×" if spike else "–",
+            f"{notice.subject_name(signal, 'zh', _NAMES)} · {signal.product_batch_id}",
+            notice.objection(signal, "zh"),
+            f"{signal.voices}" if severe else f"{signal.observed} / {signal.expected:.1f}",
+            "–" if severe else f"{signal.rate_ratio:.1f}×",
         )
     return table
 

@@ -19,6 +19,7 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("embedded", "--mentions", "200000", "--lots", "10000"),
 )
 NEEDS_DATA = {"sentiment_quality"}
+TAKES_DATA = {*NEEDS_DATA, "scoring", "embedded"}
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
         if name in NEEDS_DATA and options.data is None:
             print(f"\n== {name}: skipped, it needs real texts (DATA=folder)")
             continue
-        data = ["--data", str(options.data)] if options.data is not None else []
+        data = ["--data", str(options.data)] if options.data is not None and name in TAKES_DATA else []
         print(f"\n== {' '.join((name, *arguments))}", flush=True)
         command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments, *data]
         failed += subprocess.run(command, cwd=HERE.parents[1], check=False).returncode != 0

@@ -81,12 +81,12 @@ def best(run: Callable[[], object], rounds: int = 5) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="data folder")
+    parser.add_argument("--data", type=Path, help="folder with real texts")
     parser.add_argument("--skip-snownlp", action="store_true", help="leave the comparison out")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    source = texts(arguments.folder)
+    source = texts(arguments.data)
     scorer, head = Scorer(catalogue()), SentimentHead()
     many = source[:30_000]
     print(f"texts: {len(source)}, mean length {sum(map(len, many)) / len(many):.1f} characters, one core")

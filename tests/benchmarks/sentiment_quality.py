@@ -71,11 +71,11 @@ def report(name: str, rows: Labelled, sample: int) -> None:
 def main() -> None:
     """Print the figures of all data sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="data folder")
+    parser.add_argument("--data", type=Path, required=True, help="folder with real texts")
     parser.add_argument("--sample", type=int, default=2_000, help="texts that SnowNLP scores; 0 leaves it out")
     arguments = parser.parse_args()
-    report("shop reviews", unseen(reviews(arguments.folder)), arguments.sample)
-    social = unseen(posts(arguments.folder))
+    report("shop reviews", unseen(reviews(arguments.data)), arguments.sample)
+    social = unseen(posts(arguments.data))
     report("Weibo", social, arguments.sample)
     # Emoticon tags give many labels away.
     bare = [(re.sub(r"\[[^\[\]]{1,10}\]", "", text), label) for text, label in social]

@@ -1,5 +1,6 @@
 import gzip
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors import files
+from connectors import files, records
 from connectors.base import Checkpoint, SourceItem
 from connectors.files import FileSource
 from connectors.masking import Masker, Pseudonymiser
@@ -295,3 +296,19 @@ def test_an_empty_file_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"")
     assert list(source(path).read(None)) == [Idle("shop")]
+
+
+@pytest.mark.parametrize("piece", ['"', '"x\n', 'a,"b\n', ",", "\n", "x", '""\n'])
+def test_cutting_takes_time_linear_in_the_length(tmp_path: Path, piece: str) -> None:
+    def seconds(length: int) -> float:
+        path = tmp_path / "a.csv"
+        path.write_text("id,text,time\n" + (piece * length)[:length])
+        best = 9.0
+        for _ in range(2):
+            begin = time.perf_counter()
+            with records.open_file(path) as file:
+                assert sum(len(record.data) for record in records.cut(file, 0, "csv")) > 0
+            best = min(best, time.perf_counter() - begin)
+        return best
+
+    assert seconds(1_600_000) < 24 * max(seconds(200_000), 2e-3)  # 8 x as long: quadratic would be 64 x
