@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -88,6 +89,36 @@ def test_killed_anywhere_nothing_is_lost_or_doubled_more_often(radar, complaints
     kill_and_compare(radar, complaints, seed, kills=8)
 
 
+@pytest.mark.parametrize("crash", ["SqliteCheckpoint.commit", "SqliteCheckpoint.told"])
+def test_a_crash_between_rows_and_cursor_or_before_signals_are_told(radar, complaints, crash: str) -> None:
+    """The two instants that a kill at random hardly ever meets: rows written and no cursor; cursor and nothing told."""
+    one = radar()
+    complaints(one.folder / "complaints.csv", ROWS)
+    one("run", "--until-end", "--close")
+    expected = snapshot(one)
+    assert expected["signals"]
+    empty_data_dir(one)
+    script = (
+        f"import os; from pipeline.runtime.checkpoint import SqliteCheckpoint; {crash} = lambda *_: os._exit(9); "
+        "from pipeline.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "run", "--until-end", "--close"]
+    crashed = subprocess.run(
+        command, cwd=one.folder, env=one.environment, capture_output=True, timeout=120, check=False
+    )
+    assert crashed.returncode == 9
+    assert one.number("SELECT count() FROM mentions") == ROWS
+    told = one.start("run", "--until-end", "--close").communicate(timeout=120)[1]
+    assert "严重投诉" in told, "a signal that was committed and not told is told now"
+    assert snapshot(one) == expected
+    assert one.number("SELECT count() FROM v_mentions") == ROWS
+
+
+def empty_data_dir(radar) -> None:
+    for path in sorted(radar.data_dir.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def kill_and_compare(radar, complaints, seed: int, kills: int) -> None:
     dice = random.Random(seed)
     one = radar()
@@ -97,11 +128,10 @@ def kill_and_compare(radar, complaints, seed: int, kills: int) -> None:
     one("run", "--until-end")
     expected = snapshot(one)
     seconds = timed_run(whole)
-    for path in sorted(one.data_dir.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    empty_data_dir(one)
     for _ in range(kills):
         process = one.start("run", "--until-end")
-        time.sleep(dice.uniform(0.3, 1.0) * seconds)  # the moment of the kill, not a wait for something
+        time.sleep(dice.uniform(0.05, 1.0) * seconds)  # the moment of the kill, not a wait for something
         process.send_signal(signal.SIGKILL)
         process.communicate()
     one("run", "--until-end")

@@ -35,7 +35,7 @@ def finished_calls(trace: Path) -> Iterator[tuple[str, str]]:
 
 def test_rows_are_synced_before_the_cursor(radar, complaints, radar_command: Path) -> None:
     one = radar()
-    complaints(one.folder / "complaints.csv", 12_000)  # more than one block
+    complaints(one.folder / "complaints.csv", 16_000)  # more than one block
     trace = one.folder / "trace"
     subprocess.run(
         ["strace", "-f", "-y", "-qq", "-e", "trace=write,pwrite64,writev,fsync,fdatasync", "-o", trace,
