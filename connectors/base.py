@@ -1,6 +1,6 @@
 """What every source is to the runtimes: ``check()`` it, then ``read(cursor)`` what it has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -16,6 +16,10 @@ class Checkpoint(Struct, frozen=True):
     cursor: bytes
 
 
+class Reading(Struct, frozen=True):
+    """Still at work, and nothing to hand over yet: whoever reads may look at the clock, or stop."""
+
+
 class SourceCheck(Struct, frozen=True):
     """What a look at a source found, without reading it through."""
 
@@ -25,7 +29,7 @@ class SourceCheck(Struct, frozen=True):
     """Times at the source name a day but no hour: base steps of an hour would mean nothing."""
 
 
-SourceItem = Mention | DeadLetter | Watermark | Gap | Idle | Checkpoint
+SourceItem = Mention | DeadLetter | Watermark | Gap | Idle | Checkpoint | Reading
 
 
 class Source(Protocol):
@@ -53,6 +57,9 @@ class Source(Protocol):
         """
         ...
 
-    def reread(self, locators: list[str]) -> Iterator[Mention | DeadLetter]:
-        """Read the records at these places (of dead letters) once more, as the source is configured now."""
+    def reread(self, refused: Sequence[tuple[str, str]]) -> Iterator[Mention | DeadLetter]:
+        """Read records that were refused (their locators and payload hashes) once more, as the source is configured now.
+
+        What is no longer there, or was superseded by a later record of the same id, is left out.
+        """
         ...

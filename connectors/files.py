@@ -1,20 +1,28 @@
 """Files: CSV and JSON lines, plain or .gz, that grow at their end (``mode: append``).
 
 What is new since the last read is a *segment*. It is spooled in event-time order, published, and then the next one is
-looked for. The cursor is the segment, how much of it is out, the hash of everything before its end, and the promise
-given so far. A changed beginning is therefore seen, and a crash in the middle goes on where it was.
+looked for. The cursor is the segment, how much of it is out, the hash of everything before its end, and the promise given
+so far. A changed beginning is therefore seen, and a crash in the middle goes on where it was.
+
+Every byte is numbered once, in file order, however the file came to be read: at a restart from the beginning, later only
+what was appended. So identities and revisions are those of one single reading.
+
+A last record without its end may still be written. It is published if nobody is writing (``complete``) or nobody has for a
+while, but the cursor never passes it: when it has grown, it is read again.
 """
 
+import contextlib
 import hashlib
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from connectors import records
-from connectors.base import Checkpoint, SourceCheck, SourceItem
+from connectors.base import Checkpoint, Reading, SourceCheck, SourceItem
 from connectors.mapping import Mapper, check_mapping, is_date_only
 from connectors.masking import Masker, Pseudonymiser
 from connectors.spool import COUNTED, Spool
@@ -27,7 +35,10 @@ from schemas.vocabulary import Channel
 
 CHECKPOINT_EVERY = 500
 """Records between two checkpoints: a cursor costs a hundred bytes, a checkpoint not taken costs nothing."""
+_CHECKPOINT_BYTES = 4 << 20
 _SPOOLED_TOGETHER = 1000
+_SPOOLED_BYTES = 8 << 20
+_SAMPLED = 100
 _DEAD_LETTER_PAYLOAD = 16_384
 _SETTLED_SECONDS = 10.0
 """A last line without its line feed is taken once nobody has written for this long."""
@@ -43,6 +54,10 @@ class _Cursor(msgspec.Struct, frozen=True):
     delivered: int = 0
     digest: str = ""
     promised: int = 0
+    read_at: int = 0
+    """When the segment was first read, ms UTC: what is too far ahead is judged by it, again and again alike."""
+    configured: str = ""
+    """Hash of what decides how records are read and ordered; if it changes, a segment begins anew."""
 
 
 class _Read(NamedTuple):
@@ -90,6 +105,9 @@ class FileSource:
         self._form: records.Format = form
         self._fields = dict(fields)
         self._mapper = Mapper(source_id, channel, fields, time_zone, time_format, masker, pseudonymise)
+        self._configured = identity.content_hash(
+            form, channel, time_zone, str(time_format), *map(str, sorted(fields.items()))
+        )
         self._mask = masker.mask
         self._max_lateness_ms = max_lateness_ms
         self._complete = complete
@@ -97,120 +115,191 @@ class FileSource:
         self._cursor = _Cursor()
         self._seen_state: tuple[int, int] | None = None
         self._header: list[str] = []
+        self._tail: _Read | None = None
+        self._reading = False
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def check(self) -> SourceCheck:
         """See ``Source.check``: the file is there, readable, and has the mapped columns."""
         where = f"sources[{self.source_id}]"
+        if not self._path.exists():
+            raise ConfigurationError(f"{where}.path: {self._path} does not exist")
+        if not self._path.is_file():
+            raise ConfigurationError(f"{where}.path: {self._path} is no file")
         try:
             with records.open_file(self._path) as file:
-                first, sample = self._sample(file)
-        except FileNotFoundError:
-            raise ConfigurationError(f"{where}.path: {self._path} does not exist") from None
-        except OSError as error:
-            raise ConfigurationError(f"{where}.path: {self._path} cannot be read: {error.strerror or error}") from None
-        available = first if self._form == "csv" else list(sample or {})
+                available, sample = self._sample(file)
+        except (OSError, TransientError) as error:
+            if isinstance(error, PermissionError):
+                raise ConfigurationError(f"{where}.path: {self._path} may not be read by this user") from None
+            return SourceCheck(f"{self._path.name}: not readable yet: {error}", date_only=False)
         if available and (missing := self._mapper.missing(available)) and (self._form == "csv" or "text" in missing):
-            raise ConfigurationError(
-                f"{where}.fields: {', '.join(map(repr, missing))} not in {self._path.name}, which has: {', '.join(available)}"
-            )
-        value = sample.get(self._fields.get("event_time", "")) if sample else None
-        return SourceCheck(f"{self._path.name}: {self._form}, {len(available)} fields", is_date_only(value))
+            raise ConfigurationError(f"{where}.fields: {self._not_there(missing, available)}")
+        times = [str(record.get(self._fields.get("event_time", ""), "")) for record in sample]
+        readable = [time for time in times if time.strip()]
+        dated = sum(map(is_date_only, readable))
+        return SourceCheck(f"{self._path.name}: {self._form}, {len(available)} fields", dated > len(readable) / 2)
 
-    def _sample(self, file: Any) -> tuple[list[str], dict[str, Any]]:
+    def _sample(self, file: BinaryIO) -> tuple[list[str], list[dict[str, Any]]]:
         cut = records.cut(file, 0, self._form)
-        try:
-            header = records.csv_row(first.data) if self._form == "csv" and (first := next(cut, None)) else []
-            record = next(cut, None)
-            return header, self._parse(record.data, header) if record else {}
-        except InvalidMessage:
-            return header if self._form == "csv" else [], {}
+        header = self._read_header(first.data) if self._form == "csv" and (first := next(cut, None)) else []
+        found = []
+        for record in itertools.islice(cut, _SAMPLED):
+            with contextlib.suppress(InvalidMessage):
+                found.append(self._parse(record.data, header))
+        return header or list(found[0] if found else {}), found
+
+    def _not_there(self, missing: Sequence[str], available: Sequence[str]) -> str:
+        # A file without a header line shows its first record here: short, and masked.
+        shown = ", ".join(self._mask(name)[:24] for name in available[:30])
+        return f"{', '.join(map(repr, missing))} not in {self._path.name}, which has: {shown}"
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, cursor: bytes | None) -> Iterator[SourceItem]:
         """See ``Source.read``."""
-        self._resume(cursor)
-        assert self._spool is not None  # noqa: S101 - _resume opens it
+        try:
+            yield from self._read(_Cursor() if cursor is None else msgspec.json.decode(cursor, type=_Cursor))
+        except OSError as error:
+            raise TransientError(f"{self._path} cannot be read: {error.strerror or error}") from None
+        finally:
+            if self._spool is not None and self._reading:
+                self._forget()
+
+    def _read(self, wanted: _Cursor) -> Iterator[SourceItem]:
+        if self._spool is None or wanted != self._cursor:
+            self._forget()
+        self._reading = True
+        if self._spool is None:
+            self._spool, self._cursor = Spool(), wanted
+            yield from self._resume(self._spool)
         while True:
             yield from self._deliver(self._spool)
-            if not self._next_segment(self._spool):
-                yield Idle(self.source_id)
-                return
+            found = yield from self._next_segment(self._spool)
+            if not found:
+                break
+        yield from self._deliver_tail()
+        self._reading = False
+        yield Idle(self.source_id)
 
-    def _resume(self, cursor: bytes | None) -> None:
-        wanted = _Cursor() if cursor is None else msgspec.json.decode(cursor, type=_Cursor)
-        if self._spool is not None and wanted == self._cursor:
-            return
+    def _forget(self) -> None:
+        """Nothing is kept between two readings but what the cursor says: after an error all is read again."""
         if self._spool is not None:
             self._spool.close()
-        self._spool, self._cursor, self._seen_state = Spool(), wanted, None
-        if wanted.end:
-            self._scan(self._spool, wanted, until=wanted.end)
-            self._check_digest(wanted)
+        self._spool, self._seen_state, self._tail, self._reading = None, None, None, False
 
-    def _next_segment(self, spool: Spool) -> bool:
+    def _resume(self, spool: Spool) -> Iterator[SourceItem]:
+        cursor = self._cursor
+        if not cursor.end:
+            return
+        if self._digest(cursor.end) != cursor.digest:
+            raise self._changed(cursor.end)
+        if cursor.configured != self._configured:
+            cursor = self._cursor = msgspec.structs.replace(cursor, delivered=0, configured=self._configured)
+        yield from self._scan(spool, 0, cursor)
+
+    def _next_segment(self, spool: Spool) -> Generator[SourceItem, None, bool]:
         """Spool what stands behind the cursor; False if there is nothing."""
-        state = self._stat()
+        stat = self._path.stat()
+        state = (stat.st_size, stat.st_mtime_ns)
         if state == self._seen_state:
             return False
-        if self._seen_state is not None:
-            self._check_digest(self._cursor)
-        spool.empty()
         before = self._cursor
-        end = self._scan(spool, msgspec.structs.replace(before, start=before.end), until=None)
-        self._seen_state = state
+        if self._seen_state is not None and before.end and self._digest(before.end) != before.digest:
+            raise self._changed(before.end)
+        spool.empty()
+        segment = _Cursor(before.end, 0, 0, "", before.promised, time.time_ns() // 1_000_000, self._configured)
+        settled = self._complete or time.time() - stat.st_mtime > _SETTLED_SECONDS
+        end = yield from self._scan(spool, before.end, segment, settled=settled)
+        # A record that is being written is looked at again, once it is complete or nobody has written for a while.
+        self._seen_state = state if settled or self._tail is None else None
+        if not settled:
+            self._tail = None
         if end == before.end:
             return False
-        self._cursor = _Cursor(before.end, end, 0, self._digest(end), before.promised)
+        self._cursor = msgspec.structs.replace(segment, end=end, digest=self._digest(end))
         return True
+
+    def _changed(self, length: int) -> SourceChangedError:
+        return SourceChangedError(
+            f"source {self.source_id}: the first {length} bytes of {self._path} are no longer what was read before, but "
+            f"`mode: append` means that a file only grows. Put the old beginning back; or give the new file a `name` of its "
+            f"own under `sources`, as a source of its own."
+        )
 
     def _deliver(self, spool: Spool) -> Iterator[SourceItem]:
         cursor = self._cursor
-        delivered, promised = cursor.delivered, cursor.promised
+        delivered, promised, size = cursor.delivered, cursor.promised, 0
         for payload in spool.in_order(delivered):
             item = _decode(payload)
             if isinstance(item, Mention):
-                late = item.observed if cursor.start == 0 else item.event_time < cursor.promised
-                promised = max(promised, item.event_time - self._max_lateness_ms)
-                item = msgspec.structs.replace(item, backfill=True) if late else item
+                promised = max(promised, min(item.event_time, cursor.read_at) - self._max_lateness_ms)
+                item = self._dated(item, cursor)
             yield item
             delivered += 1
-            if delivered % CHECKPOINT_EVERY == 0:
+            size += len(payload)
+            if delivered % CHECKPOINT_EVERY == 0 or size > _CHECKPOINT_BYTES:
+                size = 0
                 yield from self._checkpoint(delivered, promised)
         if delivered != self._cursor.delivered:
             yield from self._checkpoint(delivered, promised)
 
+    def _dated(self, item: Mention, segment: _Cursor) -> Mention:
+        """Marked as back-fill, if it came later than had been promised before its segment."""
+        late = item.observed if segment.start == 0 else item.event_time < segment.promised
+        return msgspec.structs.replace(item, backfill=True) if late else item
+
     def _checkpoint(self, delivered: int, promised: int) -> Iterator[SourceItem]:
-        # `late` above is judged by the promise at the segment's begin, which the cursor in hand must keep until its end.
-        done = msgspec.structs.replace(self._cursor, delivered=delivered, promised=promised)
-        if promised:
+        self._cursor = msgspec.structs.replace(self._cursor, delivered=delivered, promised=promised)
+        if promised > 0:
             yield Watermark(self.source_id, promised)
-        self._cursor = done
-        yield Checkpoint(msgspec.json.encode(done))
+        yield Checkpoint(msgspec.json.encode(self._cursor))
+
+    def _deliver_tail(self) -> Iterator[SourceItem]:
+        """The last record, which has no end yet: published, and not passed."""
+        tail, self._tail = self._tail, None
+        if tail is None or self._spool is None:
+            return
+        number = self._spool.trial(tail.key) if tail.key is not None else 0
+        if number is not None:
+            item = self._numbered(tail, number)
+            yield self._dated(item, self._cursor) if isinstance(item, Mention) else item
+            yield Checkpoint(msgspec.json.encode(self._cursor))
 
     # -- scanning --------------------------------------------------------------------------------------------------
 
-    def _scan(self, spool: Spool, segment: _Cursor, until: int | None) -> int:
-        """Number every record, spool those of the segment; the position after the last complete record."""
-        now = time.time_ns() // 1_000_000
-        end = 0
+    def _scan(
+        self, spool: Spool, begin: int, segment: _Cursor, *, settled: bool = False
+    ) -> Generator[SourceItem, None, int]:
+        """Number every record from ``begin`` on, spool those of the segment; the end of the last complete record."""
+        end, size = begin, 0
         read: list[_Read] = []
-        with records.open_file(self._path) as file:
-            for record in records.cut(file, 0, self._form):
-                if (until is not None and record.start >= until) or not self._is_whole(record, until):
-                    break
-                end = record.end
-                if record.start == 0 and self._form == "csv":
-                    self._header = self._read_header(record.data)
-                    continue
-                read.append(self._read_record(record, now))
-                if len(read) == _SPOOLED_TOGETHER:
-                    self._keep(spool, read, segment.start)
-                    read.clear()
+        for record in self._cut(begin, segment.end):
+            if not (record.complete or segment.end or (settled and record.data.endswith(b"\n"))):
+                self._tail = self._read_record(record, segment.read_at)
+                break
+            end = record.end
+            read.append(self._read_record(record, segment.read_at))
+            size += len(record.data)
+            if len(read) == _SPOOLED_TOGETHER or size > _SPOOLED_BYTES:
+                self._keep(spool, read, segment.start)
+                read, size = [], 0
+                yield Reading()
         self._keep(spool, read, segment.start)
-        return max(end, segment.end)
+        return end
+
+    def _cut(self, begin: int, end: int) -> Iterator[records.RawBytes]:
+        """The records between two positions (end 0: to the end of the file), without the header."""
+        with records.open_file(self._path) as file:
+            file.seek(begin)
+            columns = len(self._header) if begin and self._header else None
+            cut = records.cut(file, begin, self._form, columns, end)
+            if not begin and self._form == "csv" and (first := next(cut, None)) is not None:
+                if not first.complete and not self._complete:
+                    return  # the header itself is being written
+                self._header = self._read_header(first.data)
+            yield from cut
 
     def _keep(self, spool: Spool, read: list[_Read], segment_start: int) -> None:
         """Number the records, spool those of the segment."""
@@ -222,16 +311,13 @@ class FileSource:
                 rows.append((one.time, one.start, _encode(self._numbered(one, number))))
         spool.add(rows)
 
-    def _is_whole(self, record: records.RawRecord, until: int | None) -> bool:
-        if record.complete or self._complete or until is not None:
-            return True
-        return time.time() - self._path.stat().st_mtime > _SETTLED_SECONDS
-
-    def _read_record(self, record: records.RawRecord, now: int) -> _Read:
+    def _read_record(self, record: records.RawBytes, now: int) -> _Read:
+        parsed: dict[str, Any] | None = None
         try:
-            mention, content = self._mapper.mention(self._parse(record.data, self._header), now)
+            parsed = self._parse(record.data, self._header)
+            mention, content = self._mapper.mention(parsed, now)
         except InvalidMessage as error:
-            return _Read(record.start, _BEFORE_ALL_TIME, None, self._dead_letter(record, error, now))
+            return _Read(record.start, _BEFORE_ALL_TIME, None, self._dead_letter(record, parsed, error, now))
         named = bytes.fromhex(mention.mention_id)
         key = (named, bytes.fromhex(content)) if named else (bytes.fromhex(content), COUNTED)
         return _Read(record.start, mention.event_time, key, mention)
@@ -241,21 +327,24 @@ class FileSource:
         if isinstance(item, DeadLetter) or one.key is None:
             return item
         if not item.mention_id:
-            identified = identity.mention_id_without_native(self.source_id, one.key[0].hex(), number)
-            return msgspec.structs.replace(item, mention_id=identified)
+            return self._identified(item, one.key[0].hex(), number)
         return msgspec.structs.replace(item, revision=number) if number else item
 
+    def _identified(self, item: Mention, content: str, number: int) -> Mention:
+        return msgspec.structs.replace(
+            item, mention_id=identity.mention_id_without_native(self.source_id, content, number)
+        )
+
     def _read_header(self, data: bytes) -> list[str]:
+        where = f"sources[{self.source_id}]"
         try:
             header = [name.strip() for name in records.csv_row(data)]
         except InvalidMessage as error:
-            raise ConfigurationError(
-                f"sources[{self.source_id}].path: no CSV header in {self._path}: {error.detail}"
-            ) from None
+            raise ConfigurationError(f"{where}.path: no CSV header in {self._path}: {error.detail}") from None
         if missing := self._mapper.missing(header):
-            raise ConfigurationError(
-                f"sources[{self.source_id}].fields: {', '.join(map(repr, missing))} not in the header: {', '.join(header)}"
-            )
+            raise ConfigurationError(f"{where}.fields: {self._not_there(missing, header)}")
+        if twice := sorted({name for name in self._fields.values() if header.count(name) > 1}):
+            raise ConfigurationError(f"{where}.fields: {', '.join(map(repr, twice))} stands twice in the header")
         return header
 
     def _parse(self, data: bytes, header: list[str]) -> dict[str, Any]:
@@ -266,62 +355,57 @@ class FileSource:
             raise InvalidMessage("unreadable", f"the header has {len(header)} columns, this record {len(cells)}")
         return dict(zip(header, cells, strict=True))
 
-    def _dead_letter(self, record: records.RawRecord, error: InvalidMessage, now: int) -> DeadLetter:
+    def _dead_letter(
+        self, record: records.RawBytes, parsed: dict[str, Any] | None, error: InvalidMessage, now: int
+    ) -> DeadLetter:
         digest = hashlib.blake2b(record.data, digest_size=16).hexdigest()
         locator = f"{self._path.name}@{record.start}+{record.end - record.start}"
-        text = self._mask(record.data[: 4 * _DEAD_LETTER_PAYLOAD].decode("utf-8", "replace"))
+        if parsed is not None:
+            text = self._mapper.shown(parsed)
+        else:
+            raw = record.data[: 4 * _DEAD_LETTER_PAYLOAD].replace(b"\x00", b"")
+            text = self._mask(raw.decode("utf-8", "replace"))
         return DeadLetter(
             dead_letter_id=identity.dead_letter_id(f"{self.source_id}:{locator}", digest),
             source_id=self.source_id,
             stage="connector",
             reason=error.reason,
-            detail=error.detail,
+            detail=self._mask(error.detail),
             locator=locator,
             payload=text[:_DEAD_LETTER_PAYLOAD],
             payload_hash=digest,
             time=now,
         )
 
-    def reread(self, locators: list[str]) -> Iterator[Mention | DeadLetter]:
-        """See ``Source.reread``. A locator is ``file name@byte+length``, in bytes of the decompressed file."""
+    def reread(self, refused: Sequence[tuple[str, str]]) -> Iterator[Mention | DeadLetter]:
+        """See ``Source.reread``. A locator is ``file name@byte+length``, in bytes of the decompressed file.
+
+        The whole file is numbered again, so that an old text does not come out as newer than the one after it.
+        """
+        wanted = {int(locator.rpartition("@")[2].partition("+")[0]): digest for locator, digest in refused}
         now = time.time_ns() // 1_000_000
-        wanted = sorted(tuple(map(int, locator.rpartition("@")[2].split("+"))) for locator in locators)
-        with records.open_file(self._path) as file:
-            if self._form == "csv" and (first := next(records.cut(file, 0, "csv"), None)) is not None:
-                self._header = self._read_header(first.data)
-            read = []
-            for start, length in wanted:
-                file.seek(start)
-                data = file.read(min(length, records.MAX_RECORD_BYTES + 1))
-                read.append(self._read_record(records.RawRecord(start, start + length, data), now))
         spool = Spool()
-        self._keep(spool, read, 0)
-        for payload in spool.in_order(0):
-            item = _decode(payload)
-            yield msgspec.structs.replace(item, backfill=True) if isinstance(item, Mention) else item
+        found: list[tuple[_Read, int | None]] = []
+        for record in self._cut(0, 0):
+            one = self._read_record(record, now)
+            (number,) = spool.numbers([one.key]) if one.key is not None else (0,)
+            if hashlib.blake2b(record.data, digest_size=16).hexdigest() == wanted.get(record.start):
+                found.append((one, number))
+        for one, number in found:
+            if isinstance(one.item, DeadLetter) or one.key is None:
+                yield one.item
+            elif not one.item.mention_id:
+                # Equal records were numbered without it: its place is what tells it apart from them.
+                yield msgspec.structs.replace(self._identified(one.item, one.key[0].hex(), -one.start), backfill=True)
+            elif number is not None and number == spool.number(one.key[0]):
+                yield msgspec.structs.replace(one.item, revision=number, backfill=True)
         spool.close()
 
-    # -- has the beginning changed? ----------------------------------------------------------------------------------
-
-    def _stat(self) -> tuple[int, int]:
-        stat = self._path.stat()
-        return stat.st_size, stat.st_mtime_ns
-
     def _digest(self, length: int) -> str:
+        """Hash of the first bytes of the (decompressed) file; of fewer, if it has fewer: another hash."""
         digest = hashlib.blake2b(digest_size=16)
-        try:
-            with records.open_file(self._path) as file:
-                while length > 0 and (data := file.read(min(length, 1 << 20))):
-                    digest.update(data)
-                    length -= len(data)
-        except OSError as error:
-            raise TransientError(f"{self._path}: {error}") from None
-        return digest.hexdigest() if length == 0 else "shorter"
-
-    def _check_digest(self, cursor: _Cursor) -> None:
-        if cursor.end and self._digest(cursor.end) != cursor.digest:
-            raise SourceChangedError(
-                f"source {self.source_id}: the first {cursor.end} bytes of {self._path} are no longer what was read on an earlier "
-                f"run, but `mode: append` means that a file only grows. Put the old beginning back; or give the new file a "
-                f"`name` of its own under `sources`, as a source of its own."
-            )
+        with records.open_file(self._path) as file:
+            while length > 0 and (data := file.read(min(length, 1 << 20))):
+                digest.update(data)
+                length -= len(data)
+        return digest.hexdigest()

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from connectors.masking import Masker, Pseudonymiser
 from pipeline.errors import ConfigurationError, InvalidMessage
 from schemas import identity
-from schemas.mention import MappedField, Mention
+from schemas.mention import MappedField, Mention, Turn
 from schemas.vocabulary import AuthorRole, Channel
 
 _LARGEST_RATING = 1e9
@@ -88,7 +90,7 @@ class Mapper:
     ) -> None:
         self._source_id = source_id
         self._channel = channel
-        self._fields = dict(fields)
+        self._fields = dict(sorted(fields.items()))  # identities must not follow the order of the keys in a file
         zone = ZoneInfo(time_zone)
         # Exports repeat their dates thousands of times.
         self._time: Callable[[str], int] = functools.lru_cache(65_536)(lambda text: parse_time(text, zone, time_format))
@@ -102,6 +104,8 @@ class Mapper:
             "author": self._author,
             "rating": _number,
             "incentivised": _flag,
+            "deleted": _flag,
+            "turns": self._turns,
             "channel": functools.partial(_choice, get_args(Channel)),
             "author_role": functools.partial(_choice, get_args(AuthorRole)),
         }
@@ -131,12 +135,12 @@ class Mapper:
         get = record.get
         native = self._native_id(get(self._fields["native_id"])) if "native_id" in self._fields else ""
         event_time, observed = self._event_time(get, now)
-        text = self._words(get(self._fields["text"]))
         others: dict[str, Any] = {"channel": self._channel}
         for name, field, read in self._others:
             value = get(field)
             if value is not None and value != "":
                 others[name] = read(name, value)
+        text = self._words(get(self._fields.get("text", "")), others)
         make: Any = Mention  # a checker cannot follow the names of the other fields
         mention = make(
             mention_id=identity.mention_id(self._source_id, native) if native else "",
@@ -151,15 +155,36 @@ class Mapper:
         )
         return mention, identity.content_hash(*map(str, map(get, self._fields.values())))
 
-    def _words(self, value: Any) -> str:
+    def _words(self, value: Any, others: Mapping[str, Any]) -> str:
+        if others.get("deleted"):
+            return ""
+        if turns := others.get("turns"):
+            return "\n".join(turn.text for turn in turns)
         if value is None:
-            raise InvalidMessage("missing_field", f"text (field {self._fields['text']!r} of the source) is missing")
+            raise InvalidMessage("missing_field", f"text (field {self._fields.get('text')!r} of the source) is missing")
         if not isinstance(value, str):
             raise InvalidMessage("wrong_type", f"text is a {type(value).__name__}; text is needed")
         return _clean(value)
 
     def _author(self, name: str, value: Any) -> str:
         return self._pseudonymise(_text(name, value))
+
+    def _turns(self, name: str, value: Any) -> list[Turn]:
+        try:
+            turns = msgspec.convert(value, list[Turn])
+        except msgspec.ValidationError as error:
+            raise InvalidMessage("wrong_type", f"{name} must be a list of {{role, text}}: {error}") from None
+        return [Turn(turn.role, self._mask(_clean(turn.text))) for turn in turns]
+
+    def shown(self, record: Mapping[str, Any]) -> str:
+        """The mapped fields of a record that was refused, masked, as JSON: what a person may see of it."""
+        seen = {}
+        for name, field in self._fields.items():
+            value = record.get(field)
+            if value is not None:
+                text = _clean(str(value))
+                seen[name] = self._pseudonymise(text) if name == "author" and text else self._mask(text)
+        return msgspec.json.encode(seen).decode()
 
     def _short(self, name: str, value: Any) -> str | None:
         return self._masked(_text(name, value))
@@ -187,7 +212,7 @@ class Mapper:
             raise InvalidMessage("wrong_type", f"event_time {self._mask(str(value)[:40])!r} is no time") from None
         if not _EARLIEST_MS <= moment <= now + _DAY_MS:
             raise InvalidMessage(
-                "absurd_time", f"event_time {str(value)[:40]!r} lies before 1990 or more than a day ahead"
+                "absurd_time", f"event_time {self._mask(str(value)[:40])!r} lies before 1990 or more than a day ahead"
             )
         return moment, False
 
@@ -207,7 +232,7 @@ def _text(name: str, value: Any) -> str:
 def _number(name: str, value: Any) -> float:
     try:
         number = float(unicodedata.normalize("NFKC", value) if isinstance(value, str) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidMessage("wrong_type", f"{name} is no number") from None
     if not abs(number) <= _LARGEST_RATING:
         raise InvalidMessage("wrong_type", f"{name} is no number that can be meant")
@@ -233,5 +258,5 @@ def check_mapping(fields: Mapping[MappedField, str], where: str) -> None:
     Raises:
         ConfigurationError: no text is mapped.
     """
-    if "text" not in fields:
+    if "text" not in fields and "turns" not in fields:
         raise ConfigurationError(f"{where}.fields: 'text' is missing; it says which field holds the customer's words")

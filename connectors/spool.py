@@ -47,6 +47,19 @@ class Spool:
         self._db.execute("RELEASE many")
         return [None if row is None else int(row[0]) for row in found]
 
+    def number(self, key: bytes) -> int | None:
+        """The last number given for a key; None if it was never seen."""
+        row = self._db.execute("SELECT number FROM seen WHERE key = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def trial(self, record: tuple[bytes, bytes]) -> int | None:
+        """The number that a record would have, without remembering it."""
+        self._db.execute("SAVEPOINT trial")
+        (number,) = self.numbers([record])
+        self._db.execute("ROLLBACK TO trial")
+        self._db.execute("RELEASE trial")
+        return number
+
     def add(self, records: Iterable[tuple[int, int, bytes]]) -> None:
         """Keep records of (event time, position at the source, payload)."""
         self._db.executemany("INSERT INTO record VALUES (?, ?, ?)", records)

@@ -69,14 +69,24 @@ def _options(
 
 @contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; the block in hand is finished and committed."""
+    """An event that SIGTERM and SIGINT set: the block in hand is finished and committed. A second one ends at once."""
     stop = threading.Event()
-    before = {number: signals.signal(number, lambda *_: stop.set()) for number in (signals.SIGTERM, signals.SIGINT)}
+    before = {number: signals.getsignal(number) for number in (signals.SIGTERM, signals.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signals.signal(number, handler)
+
+    def ask_to_stop(*_: object) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signals.signal(number, ask_to_stop)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signals.signal(number, handler)
+        restore()
 
 
 @app.command()
@@ -128,10 +138,20 @@ def score(
     if sentiment not in ("builtin", "snownlp"):
         raise ConfigurationError(f"--sentiment: {sentiment!r} does not do; builtin or snownlp")
     if not source.is_file():
-        raise ConfigurationError(f"--input: {source} does not exist")
+        raise ConfigurationError(f"--input: {source} is no file")
+    if target.is_dir() or not target.parent.is_dir():
+        raise ConfigurationError(f"--output: {target} is no file in a folder that exists")
     scorer = Scorer(read_catalogue(catalogue, time_zone) if catalogue else [], sentiment=sentiment)  # type: ignore[arg-type]
-    with source.open("rb") as lines, target.open("wb") as out:
-        out.writelines(line + b"\n" for line in score_lines(scorer, lines))
+    # Written beside it and renamed: a run that fails leaves no half of a file, and the input may be the output.
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        with source.open("rb") as lines, unfinished.open("wb") as out:
+            out.writelines(line + b"\n" for line in score_lines(scorer, lines))
+        unfinished.replace(target)
+    except OSError as error:
+        raise ConfigurationError(f"--output: {target} cannot be written: {error.strerror}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @app.command()
@@ -229,7 +249,8 @@ def replay_dead_letters(
 ) -> None:
     """Read refused records again at their source, as it is configured now.
 
-    If `run` is at work it does so at its next turn, else it is done here. What is refused again stays a dead letter.
+    If `run` is at work it does so at its next turn, as it was configured when it started; else it is done here. What is
+    refused again stays a dead letter.
     """
     from pipeline.runtime.run import replay
     from pipeline.settings import load

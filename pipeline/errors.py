@@ -6,6 +6,7 @@
     ├── ConfigurationError   the user's files or settings: names the key, the value, what is allowed; exit code 2
     ├── TransientError       retry with back-off, hold the upstream
     ├── TerminalError        stop the process; a supervisor starts it again, or a person acts
+    │   ├── HeldError            another process holds the data folder
     │   ├── SourceChangedError   what was read before is no longer what the source holds
     │   └── QueryError           a question to the database is refused or wrong (pipeline.storage.engine)
     └── InvalidMessage       this record only: dead letter with its reason, the flow goes on
@@ -30,6 +31,10 @@ class TransientError(RadarError):
 
 class TerminalError(RadarError):
     """Going on would lose or double data, or cannot work. The process stops."""
+
+
+class HeldError(TerminalError):
+    """Another process holds the data folder; the message names it."""
 
 
 class SourceChangedError(TerminalError):

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 
 from pipeline.errors import ConfigurationError
 from schemas.mention import MAPPED_FIELDS, MappedField
@@ -21,12 +28,28 @@ from schemas.vocabulary import Channel
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _DURATIONS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
-Duration = Annotated[str, Field(pattern=r"^\d+(s|m|h|d)$")]
+Duration = Annotated[str, Field(pattern=r"^\d{1,5}(s|m|h|d)$")]
 
 
 def duration_ms(text: str) -> int:
     """Milliseconds of a duration such as ``90s``, ``15m``, ``24h``, ``7d``."""
     return int(text[:-1]) * _DURATIONS[text[-1]]
+
+
+_FORMS: dict[str, Literal["csv", "jsonl"]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+
+
+def _ending(path: Path) -> str:
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return name.suffix.lower()
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("an IANA time zone such as Asia/Shanghai or Europe/Berlin is needed") from None
+    return value
 
 
 class FilesSourceSettings(BaseModel):
@@ -50,15 +73,26 @@ class FilesSourceSettings(BaseModel):
         None, description="strptime pattern; ISO 8601, 2020/6/5 and epoch numbers need none"
     )
     max_lateness: Duration = Field(
-        "0s", description="how far out of order appended records may come (90s, 15m, 24h, 7d)"
+        "10m", description="how far out of order appended records may come (90s, 15m, 24h, 7d)"
     )
 
     @property
     def form(self) -> Literal["csv", "jsonl"]:
         """The format, told from the name where it is not given."""
-        if self.format is not None:
-            return self.format
-        return "csv" if ".csv" in self.path.suffixes else "jsonl"
+        return self.format or _FORMS[_ending(self.path)]
+
+    @model_validator(mode="after")
+    def _known_form(self) -> "FilesSourceSettings":
+        if self.format is None and _ending(self.path) not in _FORMS:
+            raise ValueError(
+                f"the name {self.path.name!r} does not tell its format; write `format: csv` or `format: jsonl`"
+            )
+        return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        return value if value is None else _zone(value)
 
 
 class ScoringSettings(BaseModel):
@@ -80,7 +114,7 @@ class DetectionSettings(BaseModel):
         "1h", description="base step: an hour, or a local calendar day (sources that give dates only)"
     )
     false_signals_per_week: float = Field(
-        1.0, gt=0, description="the promise: false signals a week over all live series"
+        1.0, gt=0, allow_inf_nan=False, description="the promise: false signals a week over all live series"
     )
     series: int | None = Field(
         None, ge=1, description="series the promise is shared among; by default 7 types x lots of the catalogue"
@@ -130,11 +164,7 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            raise ValueError("an IANA time zone such as Asia/Shanghai or Europe/Berlin is needed") from None
-        return value
+        return _zone(value)
 
     @field_validator("sources")
     @classmethod
@@ -188,7 +218,9 @@ def load(path: Path) -> Settings:
         settings = _FromFile()
     except ValidationError as error:
         raise ConfigurationError(_in_words(error, path)) from None
-    except Exception as error:  # the YAML reader's own errors have no common base
+    except SettingsError as error:
+        raise ConfigurationError(f"environment: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {error}") from None
     return _resolved(settings, path.parent)
 
@@ -212,9 +244,10 @@ def _in_words(error: ValidationError, path: Path) -> str:
         elif problem["type"] == "missing":
             lines.append(f"{path}: {key}: is missing; {_description(problem['loc'])}")
         else:
-            lines.append(
-                f"{path}: {key}: {problem['input']!r} does not do: {problem['msg'].removeprefix('Value error, ')}"
-            )
+            # A secret is not repeated, nor a whole section.
+            unsaid = key.endswith("pseudonym_key") or isinstance(problem["input"], dict)
+            value = "this" if unsaid else repr(problem["input"])
+            lines.append(f"{path}: {key}: {value} does not do: {problem['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
 
 

@@ -56,6 +56,8 @@ MappedField = Literal[
     "author_role",
     "repost_of",
     "incentivised",
+    "deleted",
+    "turns",
     "product",
     "product_batch",
     "version",

@@ -108,8 +108,8 @@ class Detector:
         empty = self._next is None and not self._tally.steps
         if (old.step, old.time_zone) != (new.step, new.time_zone) and not empty:
             raise TerminalError(
-                f"policy: the base step cannot change from {old.step} in {old.time_zone} to {new.step} in"
-                f" {new.time_zone} on existing state; start detection anew from the recorded stream"
+                f"detection.step, time_zone: the base step cannot change from {old.step} in {old.time_zone} to {new.step} in"
+                f" {new.time_zone} on existing state; put it back, or take a new data_dir"
             )
         self._policy_version = update.version
         self._set_policy(new)
@@ -438,7 +438,9 @@ class Detector:
         kept = header.policy
         other_steps = (kept.step, kept.time_zone) != (policy.step, policy.time_zone)
         if other_steps and header.next_step is not None and not header.policy_version:
-            raise TerminalError(f"policy: state has steps of {kept.step} in {kept.time_zone}, not as configured")
+            raise TerminalError(
+                f"detection.step, time_zone: the state has steps of {kept.step} in {kept.time_zone}; put it back, or take a new data_dir"
+            )
         detector = cls(kept if header.policy_version else policy, versions=versions)
         detector._restore_header(header)
         detector._restore_catalogue(by_kind.get(b"c", {}), header)

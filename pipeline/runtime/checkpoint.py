@@ -29,7 +29,9 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (source_id TEXT PRIMARY KEY, cursor BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, signal BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS replay (dead_letter_id TEXT PRIMARY KEY, source_id TEXT NOT NULL, locator TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replay (
+    dead_letter_id TEXT PRIMARY KEY, source_id TEXT NOT NULL, locator TEXT NOT NULL, payload_hash TEXT NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -82,15 +84,15 @@ class SqliteCheckpoint:
         self._db.executemany("DELETE FROM outbox WHERE number = ?", [(number,) for number in numbers])
         self._db.execute("COMMIT")
 
-    def ask_replay(self, letters: Iterable[tuple[str, str, str]]) -> None:
-        """Ask for dead letters (id, source, locator) to be read again by the process that runs, or the next that does."""
+    def ask_replay(self, letters: Iterable[tuple[str, str, str, str]]) -> None:
+        """Ask for dead letters (id, source, locator, payload hash) to be read again by the process that runs, or the next that does."""
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("INSERT OR REPLACE INTO replay VALUES (?, ?, ?)", letters)
+        self._db.executemany("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", letters)
         self._db.execute("COMMIT")
 
-    def asked_replays(self) -> list[tuple[str, str, str]]:
-        """Dead letters (id, source, locator) that wait for being read again."""
-        return self._db.execute("SELECT dead_letter_id, source_id, locator FROM replay ORDER BY 1").fetchall()
+    def asked_replays(self) -> list[tuple[str, str, str, str]]:
+        """Dead letters (id, source, locator, payload hash) that wait for being read again."""
+        return self._db.execute("SELECT * FROM replay ORDER BY 1").fetchall()
 
     def replayed(self, ids: Iterable[str]) -> None:
         """These dead letters have been read again and what came of them is committed."""

@@ -7,7 +7,7 @@ incidents are scripted. Everything is drawn with one seed, so that every run see
 import datetime as dt
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -136,7 +136,7 @@ class World:
             f"{DAYS} scripted days, {len(self._praise) + len(self._blame)} review sentences", date_only=False
         )
 
-    def reread(self, locators: list[str]) -> Iterator[Mention | DeadLetter]:
+    def reread(self, refused: Sequence[tuple[str, str]]) -> Iterator[Mention | DeadLetter]:
         """See ``Source.reread``: nothing is ever refused here."""
         yield from ()
 

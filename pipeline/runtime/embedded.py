@@ -17,7 +17,7 @@ import msgspec
 from connectors.base import Source
 from pipeline import metrics
 from pipeline.detection.detector import Detector, Outputs
-from pipeline.errors import TerminalError
+from pipeline.errors import ConfigurationError, HeldError, TransientError
 from pipeline.runtime.checkpoint import SqliteCheckpoint
 from pipeline.runtime.intake import Block, Intake
 from pipeline.scoring.scorer import Scorer
@@ -49,20 +49,23 @@ def pseudonym_key(data_dir: Path) -> bytes:
     if not path.exists() or not path.stat().st_size:
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32), encoding="ascii")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"data_dir: {path} cannot be read: {error.strerror}") from None
 
 
 def open_engine(data_dir: Path, patience: float = 10.0) -> EmbeddedEngine:
     """The database of a data folder, held by this process alone; waits a little for a question that is being answered.
 
     Raises:
-        TerminalError: another process holds it for longer than ``patience`` seconds.
+        HeldError: another process holds it for longer than ``patience`` seconds.
     """
     give_up = time.monotonic() + patience
     while True:
         try:
             return EmbeddedEngine(data_dir)
-        except TerminalError:
+        except HeldError:
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.1)
@@ -149,7 +152,8 @@ class EmbeddedRuntime:
                 ("gaps", block.gaps),
             ):
                 refused += write_block(self._engine, table, structs)
-            write_block(self._engine, "dead_letters", refused)
+            for lost in write_block(self._engine, "dead_letters", refused):
+                _log.error("a dead letter could not be stored: %s %s", lost.locator, lost.detail)
             self._checkpoint.commit(outputs.signals, self._detector.changes(), block.position)
         self._note(refused, outputs)
         self.tell_waiting()
@@ -177,29 +181,33 @@ class EmbeddedRuntime:
         metrics.STEP_COUNTS.inc(len(outputs.step_counts))
         metrics.COMMITTED.set(time.time())
 
+    @property
+    def failed(self) -> dict[str, TransientError]:
+        """Sources that could not be read in the last pass, and why."""
+        return self._intake.failed
+
     def replay_dead_letters(self) -> int:
         """Read again the dead letters that were asked for; how many records of them were taken in."""
         asked = self._checkpoint.asked_replays()
         known = [one for one in asked if one[1] in self._sources]
-        for _, source_id, _ in asked:
-            if source_id not in self._sources:
-                _log.warning("a dead letter waits: its source %s is not in the configuration", source_id)
+        for missing in {source_id for _, source_id, *_ in asked}.difference(self._sources):
+            _log.warning("dead letters wait: their source %s is not in the configuration", missing)
         if not known:
             return 0
         block = Block()
-        for source_id in {source_id for _, source_id, _ in known}:
-            locators = [locator for _, owner, locator in known if owner == source_id]
-            for item in self._sources[source_id].reread(locators):
+        for source_id in {source_id for _, source_id, *_ in known}:
+            refused = [(locator, payload_hash) for _, owner, locator, payload_hash in known if owner == source_id]
+            for item in self._sources[source_id].reread(refused):
                 if isinstance(item, Mention):
                     block.mentions.append(item)
                 else:
                     block.dead_letters.append(item)
-        refused = {letter.dead_letter_id for letter in block.dead_letters}
+        again = {letter.dead_letter_id for letter in block.dead_letters}
         self._process(block)
-        taken = [identity for identity, _, _ in known if identity not in refused]
+        taken = [identity for identity, *_ in known if identity not in again]
         if taken:
             mark_replayed(self._engine, taken, time.time_ns() // 1_000_000)
-        self._checkpoint.replayed(identity for identity, _, _ in known)
+        self._checkpoint.replayed(identity for identity, *_ in known)
         return len(taken)
 
     def close(self) -> None:

@@ -3,11 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from connectors.base import Checkpoint, Source, SourceItem
+from connectors.base import Checkpoint, Reading, Source, SourceItem
+from pipeline.errors import TransientError
 from schemas.control import Gap, Idle, Watermark
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
 
+BLOCK_BYTES = 32 << 20
+"""Characters of text after which a block ends, however few mentions they are."""
+DEAD_LETTER_BYTES = 16 << 10
+"""What a dead letter counts for; its payload is cut at this."""
 _NEVER = -(1 << 62)
 
 
@@ -20,6 +25,7 @@ class Block:
     gaps: list[Gap] = field(default_factory=list)
     position: dict[str, bytes] = field(default_factory=dict)
     watermark: int | None = None
+    size: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.mentions or self.dead_letters or self.gaps or self.position) or self.watermark is not None
@@ -33,6 +39,9 @@ class Intake:
     """
 
     def __init__(self, sources: Sequence[Source], cursors: Mapping[str, bytes]) -> None:
+        self.failed: dict[str, TransientError] = {}
+        """Sources that could not be read in the last pass, and why."""
+        self._gaps: dict[str, Gap] = {}
         self._sources = {source.source_id: source for source in sources}
         self._cursors = dict(cursors)
         self._promised = {source.source_id: _NEVER for source in sources}
@@ -46,35 +55,54 @@ class Intake:
             size: mentions after which a block ends at the next checkpoint.
             stopped: asked at every checkpoint; true ends the pass there.
         """
+        self.failed.clear()
         self._streams = {name: source.read(self._cursors.get(name)) for name, source in self._sources.items()}
         block = Block()
         while self._streams and not stopped():
             name = min(self._streams, key=lambda one: (self._promised[one], one))
             self._take(name, block)
-            if len(block.mentions) >= size:
+            if len(block.mentions) >= size or block.size >= BLOCK_BYTES:
                 yield block
                 block = Block()
         if block:
             yield block
 
     def _take(self, name: str, block: Block) -> None:
-        """Read one source up to its next checkpoint or its end."""
+        """Read one source up to its next checkpoint or its end. One that fails is left alone until the next pass."""
+        try:
+            self._take_items(name, block)
+        except TransientError as error:
+            self.failed[name] = error
+            gap = self._gaps.setdefault(name, Gap(name, max(self._promised[name], 0), None, str(error)[:200]))
+            block.gaps.append(gap)
+            self._end(name, block)
+
+    def _end(self, name: str, block: Block) -> None:
+        del self._streams[name]
+        self._combine(block)
+
+    def _take_items(self, name: str, block: Block) -> None:
         for item in self._streams[name]:
             if isinstance(item, Mention):
                 block.mentions.append(item)
+                block.size += len(item.text)
             elif isinstance(item, Watermark):
                 self._promise(name, item.time, block)
             elif isinstance(item, Checkpoint):
                 block.position[name] = self._cursors[name] = item.cursor
                 return
+            elif isinstance(item, Reading):
+                return
             elif isinstance(item, DeadLetter):
                 block.dead_letters.append(item)
+                block.size += DEAD_LETTER_BYTES
             elif isinstance(item, Gap):
                 block.gaps.append(item)
             elif isinstance(item, Idle):
                 break
-        del self._streams[name]
-        self._combine(block)
+        if (gap := self._gaps.pop(name, None)) is not None:
+            block.gaps.append(Gap(name, gap.start, max(self._promised[name], gap.start), gap.reason))
+        self._end(name, block)
 
     def _promise(self, name: str, time: int, block: Block) -> None:
         self._promised[name] = max(self._promised[name], time)

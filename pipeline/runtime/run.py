@@ -12,7 +12,7 @@ from connectors.catalogue import read_catalogue
 from connectors.configured import sources as configured_sources
 from pipeline import metrics
 from pipeline.alerting import notice
-from pipeline.errors import ConfigurationError, TerminalError, TransientError
+from pipeline.errors import ConfigurationError, HeldError, TransientError
 from pipeline.runtime.checkpoint import SqliteCheckpoint
 from pipeline.runtime.embedded import CHECKPOINT_FILE, EmbeddedRuntime, open_engine, pseudonym_key
 from pipeline.runtime.health import AdminServer, Health
@@ -23,6 +23,7 @@ from pipeline.storage.embedded import EmbeddedEngine
 from pipeline.storage.sql_service import SqlService, ask
 from schemas.signal import Signal
 
+PROGRESS_SECONDS = 5.0
 MAX_REPLAYED = 100_000
 """Dead letters that one `replay` takes; call it again for more."""
 
@@ -66,69 +67,87 @@ def _check(sources: list[Source], settings: Settings) -> None:
 def run(settings: Settings, stop: threading.Event, *, until_end: bool, close: bool) -> None:
     """Run until ``stop`` is set, or with ``until_end`` until the sources have given all they have now.
 
+    When the database cannot take a block for a while, everything is begun again from the last commit: what was read since
+    then is read again.
+
     Raises:
         ConfigurationError, TerminalError: see ``pipeline.errors``.
+        TransientError: with ``until_end`` only; else it is tried again.
     """
     health = Health()
     zone = ZoneInfo(settings.time_zone)
 
     def tell(signal: Signal) -> None:
-        text = f"{notice.headline(signal, 'zh')} — {notice.numbers(signal, 'zh', zone, settings.detection.step)}"
-        _log.log(
-            logging.INFO if signal.historic else logging.WARNING, "%s%s", "（历史）" if signal.historic else "", text
-        )
+        numbers = notice.numbers(signal, "zh", zone, settings.detection.step)
+        level = logging.INFO if signal.historic else logging.WARNING
+        _log.log(level, "%s%s — %s", "（历史）" if signal.historic else "", notice.headline(signal, "zh"), numbers)
 
     admin = AdminServer(settings.admin.host, settings.admin.port, health)
     _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
     try:
-        with _runtime(settings, tell, complete=until_end) as (engine, runtime):
-            service = SqlService(engine, settings.data_dir)
-            service.start()
-            health.ready = True
+        while not stop.is_set():
             try:
-                _turn(runtime, settings, stop, health, until_end=until_end)
-                if close and not stop.is_set():
-                    runtime.close_history()
-            finally:
-                health.ready = False
-                service.stop()
-            _log.info(
-                "%d mentions taken in; %s",
-                runtime.mentions,
-                "stopped" if stop.is_set() else "the sources are at their end",
-            )
+                _run_from_checkpoint(settings, stop, health, tell, until_end=until_end, close=close)
+            except TransientError as error:
+                if until_end:
+                    raise
+                _log.warning("%s; begun again from the last commit in %s", error, settings.poll_interval)
+                stop.wait(duration_ms(settings.poll_interval) / 1000)
+            if until_end:
+                return
     finally:
         admin.stop()
 
 
-def _turn(
-    runtime: EmbeddedRuntime, settings: Settings, stop: threading.Event, health: Health, *, until_end: bool
+def _run_from_checkpoint(
+    settings: Settings,
+    stop: threading.Event,
+    health: Health,
+    tell: Callable[[Signal], None],
+    *,
+    until_end: bool,
+    close: bool,
 ) -> None:
-    """Pass after pass over the sources; a source that cannot be reached is asked again later."""
-    runtime.tell_waiting()
-    begin = told = time.monotonic()
-    while not stop.is_set():
-        health.turned()
+    with _runtime(settings, tell, complete=until_end) as (engine, runtime):
+        service = SqlService(engine, settings.data_dir)
+        service.start()
+        health.ready = True
         try:
-            for _ in runtime.run_pass(stop.is_set):
-                health.turned()
-                if time.monotonic() - told > 5:
-                    told = time.monotonic()
-                    _log.info("%d mentions, %.0f a second", runtime.mentions, runtime.mentions / (told - begin))
-            _up(settings, 1)
-        except TransientError as error:
-            if until_end:
-                raise
-            _up(settings, 0)
-            _log.warning("%s; tried again in %s", error, settings.poll_interval)
-        if until_end:
-            return
-        stop.wait(duration_ms(settings.poll_interval) / 1000)
+            runtime.tell_waiting()
+            while not stop.is_set():
+                _pass(runtime, settings, stop, health)
+                if until_end:
+                    break
+                stop.wait(duration_ms(settings.poll_interval) / 1000)
+            if runtime.failed and until_end:
+                raise TransientError("; ".join(map(str, runtime.failed.values())))
+            if close and not stop.is_set():
+                runtime.close_history()
+        finally:
+            health.ready = False
+            service.stop()
+        end = "stopped" if stop.is_set() else "the sources are at their end"
+        _log.info("%d mentions taken in; %s", runtime.mentions, end)
 
 
-def _up(settings: Settings, value: int) -> None:
+def _pass(runtime: EmbeddedRuntime, settings: Settings, stop: threading.Event, health: Health) -> None:
+    """One pass over the sources; one that cannot be read is asked again in the next."""
+
+    def stopped() -> bool:
+        health.turned()
+        return stop.is_set()
+
+    begin = told = time.monotonic()
+    before = runtime.mentions
+    for _ in runtime.run_pass(stopped):
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            _log.info("%d mentions, %.0f a second", runtime.mentions, (runtime.mentions - before) / (told - begin))
     for source in settings.sources:
-        metrics.SOURCE_UP.labels(source.name).set(value)
+        error = runtime.failed.get(source.name)
+        metrics.SOURCE_UP.labels(source.name).set(error is None)
+        if error is not None:
+            _log.warning("source %s: %s; asked again in %s", source.name, error, settings.poll_interval)
 
 
 def replay(
@@ -143,7 +162,11 @@ def replay(
         state=None if identities else "waiting",
     )
     chosen = [one for one in found if not identities or one.dead_letter_id.startswith(tuple(identities))]
-    asked = [(one.dead_letter_id, one.source_id, one.locator) for one in chosen if one.stage == "connector"]
+    asked = [
+        (one.dead_letter_id, one.source_id, one.locator, one.payload_hash) for one in chosen if one.stage == "connector"
+    ]
+    if len(asked) < len(chosen):
+        say(f"{len(chosen) - len(asked)} are rows that the database refused: they have no record to be read again")
     if not asked:
         say("no dead letters to replay")
         return
@@ -153,5 +176,7 @@ def replay(
     try:
         with _runtime(settings, lambda _: None, complete=True) as (_, runtime):
             say(f"{len(asked)} dead letters read again, {runtime.replay_dead_letters()} taken in")
-    except TerminalError:  # the folder is in use: its process does it
-        say(f"{len(asked)} dead letters will be read again by the process that runs")
+    except HeldError:
+        say(
+            f"{len(asked)} dead letters will be read again by the process that runs, as it was configured when it started"
+        )

@@ -21,7 +21,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pipeline.errors import TerminalError, TransientError
+from pipeline.errors import HeldError, TerminalError, TransientError
 from pipeline.storage import native
 from pipeline.storage.engine import insert_error, literal, query_error
 from pipeline.storage.rows import TABLES, columns_of
@@ -163,7 +163,7 @@ def _hold(file: Path) -> Any:
     except BlockingIOError:
         holder = lock.read().strip() or "unknown"
         lock.close()
-        raise TerminalError(f"the database in {file.parent} is held by process {holder}") from None
+        raise HeldError(f"the database in {file.parent} is held by process {holder}") from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

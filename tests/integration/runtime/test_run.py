@@ -124,10 +124,8 @@ def kill_and_compare(radar, complaints, seed: int, kills: int) -> None:
     one = radar()
     rows = 40_000  # long enough to be killed in its middle
     complaints(one.folder / "complaints.csv", rows, seed=seed)
-    whole = radar()
-    one("run", "--until-end")
+    seconds = timed_run(one)
     expected = snapshot(one)
-    seconds = timed_run(whole)
     empty_data_dir(one)
     for _ in range(kills):
         process = one.start("run", "--until-end")
@@ -201,6 +199,39 @@ def test_bad_records_are_dead_letters_that_can_be_replayed(radar, complaints) ->
     assert "1 taken in" in one("dead-letters", "replay", identity)
     assert one.number("SELECT count() FROM v_mentions") == 101
     assert "no dead letters" in one("dead-letters", "replay", "ffff")
+
+
+def test_a_block_that_the_database_refused_for_a_while_is_not_lost(radar, complaints) -> None:
+    """As when its disk is full for longer than a block is retried: the run goes on from its last commit."""
+    one = radar()
+    complaints(one.folder / "complaints.csv", 1300)
+    script = (
+        "from pipeline.errors import TransientError; from pipeline.storage.embedded import EmbeddedEngine as E; insert = E.insert; "
+        "left = [12]\n"
+        "def failing(self, table, structs, generation=0):\n"
+        "    if table == 'mentions' and left[0]: left[0] -= 1; raise TransientError('disk full')\n"
+        "    return insert(self, table, structs, generation)\n"
+        "E.insert = failing\nfrom pipeline.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "run"]
+    process = subprocess.Popen(command, cwd=one.folder, env=one.environment, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if "begun again" in line:
+                break
+        until(
+            lambda: one.number("SELECT count() FROM v_mentions") == 1300, "all mentions, after the disk has room again"
+        )
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert (
+        one.number("SELECT sum(mentions) FROM v_step_counts WHERE subject_kind = 'channel' AND objection_type = 'any'")
+        > 0
+    )
 
 
 def test_bad_configuration_is_exit_code_2(radar, complaints) -> None:

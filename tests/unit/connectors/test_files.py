@@ -176,7 +176,7 @@ def test_a_bad_record_is_a_dead_letter_and_the_others_come(tmp_path: Path, line:
     assert letter.reason == reason
     assert [m.text for m in mentions(items)] == ["好", "差"]
     assert len(letter.payload) <= 16_384
-    (again,) = source(path).reread([letter.locator])
+    (again,) = source(path).reread([(letter.locator, letter.payload_hash)])
     assert isinstance(again, DeadLetter)
     assert again.dead_letter_id == letter.dead_letter_id
 
@@ -312,3 +312,166 @@ def test_cutting_takes_time_linear_in_the_length(tmp_path: Path, piece: str) -> 
         return best
 
     assert seconds(1_600_000) < 24 * max(seconds(200_000), 2e-3)  # 8 x as long: quadratic would be 64 x
+
+
+def test_inches_are_no_quotes(tmp_path: Path) -> None:
+    rows = [("1", '5" 屏幕坏点', "2026-03-01"), ("2", "好", "2026-03-01"), ("3", '6" 屏幕', "2026-03-01")]
+    path = csv_file(tmp_path / "a.csv", rows)
+    assert [m.text for m in mentions(list(source(path).read(None)))] == ['5" 屏幕坏点', "好", '6" 屏幕']
+
+
+def test_two_cells_that_open_a_quote_lose_nothing_between_them(tmp_path: Path) -> None:
+    rows = [
+        ("1", '"开', "2026-03-01"),
+        ("2", "好", "2026-03-01"),
+        ("3", '"关', "2026-03-01"),
+        ("4", "差", "2026-03-01"),
+    ]
+    items = list(source(csv_file(tmp_path / "a.csv", rows)).read(None))
+    assert [m.native_id for m in mentions(items)] == ["2", "4"]
+    assert sum(isinstance(item, DeadLetter) for item in items) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "a", "b"]), st.sampled_from("甲乙"), st.integers(1, 3)), min_size=1, max_size=14
+    ),
+    st.data(),
+)
+def test_however_it_was_appended_and_restarted_it_is_as_one_reading(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int]], data: st.DataObject
+) -> None:
+    """Appends, polls, restarts and crashes before a commit, against one reading of the whole file."""
+    lines = [f"{i},{t},2026-03-0{d}\n" for i, t, d in rows]
+    path = tmp_path_factory.mktemp("f") / "a.csv"
+    path.write_text("id,text,time\n")
+    one, cursor, seen = source(path), None, list[Mention]()
+    while lines:
+        count = data.draw(st.integers(1, len(lines)))
+        with path.open("a") as file:
+            file.writelines(lines[:count])
+        del lines[:count]
+        if data.draw(st.booleans()):
+            one = source(path)
+        items = list(one.read(cursor))
+        if data.draw(st.booleans()) and cursor is not None:
+            items = list(source(path).read(cursor))  # what was read was not committed: it comes again
+            one = source(path)
+        seen += mentions(items)
+        cursor = last_cursor(items) if any(isinstance(item, Checkpoint) for item in items) else cursor
+    whole = {(m.mention_id, m.revision): m.text for m in mentions(list(source(path).read(None)))}
+    assert {(m.mention_id, m.revision): m.text for m in seen} == whole
+
+
+def test_a_last_line_without_its_end_is_read_and_read_again_when_it_has_grown(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv", [("1", "一", "2026-03-01")])
+    with path.open("a") as file:
+        file.write("2,二,2026-03-02")
+    one = source(path)
+    items = list(one.read(None))
+    assert [m.text for m in mentions(items)] == ["一", "二"]
+    cursor = last_cursor(items)
+    assert mentions(list(one.read(cursor))) == []
+    with path.open("a") as file:
+        file.write("\n3,三,2026-03-03\n")
+    again = list(one.read(cursor))
+    assert [(m.text, m.revision) for m in mentions(again)] == [("二", 0), ("三", 0)]
+    assert mentions(list(source(path).read(last_cursor(again)))) == []
+
+
+def test_a_cut_line_is_a_dead_letter_and_comes_when_it_is_whole(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv", [("1", "一", "2026-03-01")])
+    with path.open("a") as file:
+        file.write("2,二")
+    items = list(source(path).read(None))
+    assert sum(isinstance(item, DeadLetter) for item in items) == 1
+    with path.open("a") as file:
+        file.write("二,2026-03-02\n")
+    assert [m.text for m in mentions(list(source(path).read(last_cursor(items))))] == ["二二"]
+
+
+def test_a_settled_line_without_its_end_is_taken_while_others_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = csv_file(tmp_path / "a.csv", [("1", "一", "2026-03-01")])
+    with path.open("a") as file:
+        file.write("2,二,2026-03-02")
+    one = source(path, complete=False)
+    items = list(one.read(None))
+    assert [m.text for m in mentions(items)] == ["一"]
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", -1.0)
+    assert [m.text for m in mentions(list(one.read(last_cursor(items))))] == ["二"]
+
+
+def test_what_becomes_readable_between_two_readings_shifts_nothing(tmp_path: Path) -> None:
+    rows = [
+        (str(n), f"第{n}条", f"{n % 28 + 1}.03.2026" if n % 6 == 0 else f"2026-03-{n % 28 + 1:02d}")
+        for n in range(1300)
+    ]
+    path = csv_file(tmp_path / "a.csv", rows)
+    items = []
+    for item in source(path).read(None):
+        items.append(item)
+        if isinstance(item, Checkpoint):
+            break
+    mended = source(path, time_format="%d.%m.%Y")
+    seen = {m.native_id for m in mentions([*items, *mended.read(last_cursor(items))])}
+    assert seen >= {row[0] for row in rows if "." in row[2]}
+
+
+def test_leading_blank_lines_and_a_mark_of_byte_order_are_no_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\n\n\xef\xbb\xbfid,text,time\r\n1,a,2026-03-01\r\n")
+    assert [m.text for m in mentions(list(source(path).read(None)))] == ["a"]
+
+
+def test_one_row_ahead_of_time_does_not_make_all_others_late(tmp_path: Path) -> None:
+    ahead = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 80_000))
+    now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 5))
+    path = csv_file(tmp_path / "a.csv", [("1", "快", ahead)])
+    cursor = last_cursor(list(source(path).read(None)))
+    with path.open("a") as file:
+        file.write(f"2,准,{now}\n")
+    assert [m.backfill for m in mentions(list(source(path).read(cursor)))] == [False]
+
+
+def test_dead_letters_show_mapped_fields_only_and_no_authors(tmp_path: Path) -> None:
+    path = csv_file(
+        tmp_path / "a.csv",
+        [("1", "坏了", "昨天", "张三丰", "某路1号"), ("2", "坏", "8613912345678", "李", "x")],
+        header="id,text,time,who,address",
+    )
+    letters = [i for i in source(path, fields={**FIELDS, "author": "who"}).read(None) if isinstance(i, DeadLetter)]
+    assert len(letters) == 2
+    assert not any(word in repr(letters) for word in ("张三丰", "某路", "13912345678"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_no_bytes_stop_the_flow(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    folder = tmp_path_factory.mktemp("f")
+    (folder / "a.jsonl").write_bytes(data + b'\n{"id": "1", "text": "a", "time": 1772294400, "rating": 1}\n')
+    fields = {**FIELDS, "rating": "rating"}
+    assert len(mentions(list(source(folder / "a.jsonl", "jsonl", fields).read(None)))) >= 1
+    (folder / "a.csv").write_bytes(b"id,text,time\n" + data.replace(b'"', b"") + b"\n1,a,2026-03-01\n")
+    assert len(mentions(list(source(folder / "a.csv").read(None)))) >= 1
+
+
+@pytest.mark.parametrize("line", ["[" * 5000, '{"id":"x","text":"a","time":1772294400,"rating":"' + "9" * 400 + '"}'])
+def test_what_breaks_libraries_is_a_dead_letter(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n")
+    (letter, *_) = source(path, "jsonl", {**FIELDS, "rating": "rating"}).read(None)
+    assert isinstance(letter, DeadLetter)
+
+
+def test_turns_and_deletions_can_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    turns = [{"role": "agent", "text": "您好"}, {"role": "customer", "text": "漏水，电话13912345678"}]
+    gone = {"id": "1", "time": 1772294400, "turns": turns, "gone": True}
+    path.write_text("\n".join(json.dumps(one) for one in ({**gone, "gone": False}, gone)) + "\n")
+    fields = {"native_id": "id", "event_time": "time", "turns": "turns", "deleted": "gone"}
+    said, deleted = mentions(list(source(path, "jsonl", fields).read(None)))
+    assert said.text == "您好\n漏水，电话<phone>"
+    assert (deleted.deleted, deleted.text, deleted.revision) == (True, "", 1)

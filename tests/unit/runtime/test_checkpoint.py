@@ -16,8 +16,8 @@ def test_position_and_state_are_there_after_opening_again(tmp_path: Path) -> Non
 
 def test_replays_are_asked_for_once_and_taken_away(tmp_path: Path) -> None:
     one = SqliteCheckpoint(tmp_path / "c.sqlite")
-    one.ask_replay([("id", "s", "f@1+2"), ("id", "s", "f@1+2")])
-    assert one.asked_replays() == [("id", "s", "f@1+2")]
+    one.ask_replay([("id", "s", "f@1+2", "hash"), ("id", "s", "f@1+2", "hash")])
+    assert one.asked_replays() == [("id", "s", "f@1+2", "hash")]
     one.replayed(["id"])
     assert one.asked_replays() == []
     one.close()

@@ -1,9 +1,10 @@
 from collections.abc import Iterator
 
 from connectors.base import Checkpoint, SourceCheck, SourceItem
+from pipeline.errors import TransientError
 from pipeline.runtime.intake import Block, Intake
 from schemas import identity
-from schemas.control import Idle, Watermark
+from schemas.control import Gap, Idle, Watermark
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
 
@@ -18,7 +19,7 @@ class Scripted:
     def check(self) -> SourceCheck:
         return SourceCheck("scripted", date_only=False)
 
-    def reread(self, locators: list[str]) -> Iterator[Mention | DeadLetter]:
+    def reread(self, refused: list[tuple[str, str]]) -> Iterator[Mention | DeadLetter]:
         yield from ()
 
     def read(self, cursor: bytes | None) -> Iterator[SourceItem]:
@@ -78,3 +79,36 @@ def test_stopping_ends_at_a_checkpoint() -> None:
     turns = iter([False, False, True])
     blocks = list(Intake([Scripted("a", [1, 2, 3])], {}).blocks(10, lambda: next(turns)))
     assert [block.position for block in blocks] == [{"a": b"2"}]
+
+
+class Failing(Scripted):
+    """Gives what it has, and fails at the second mention as often as told."""
+
+    def __init__(self, source_id: str, times: list[int], failures: int) -> None:
+        super().__init__(source_id, times)
+        self.failures = failures
+
+    def read(self, cursor: bytes | None) -> Iterator[SourceItem]:
+        for item in super().read(cursor):
+            if isinstance(item, Mention) and item.native_id == "1" and self.failures:
+                self.failures -= 1
+                raise TransientError("down")
+            yield item
+
+
+def test_a_source_that_fails_stops_no_other_and_goes_on_where_it_was() -> None:
+    intake = Intake([Failing("a", [1, 5], failures=2), Scripted("b", [2, 3])], {})
+    first = read(intake)
+    assert {(m.source_id, m.event_time) for block in first for m in block.mentions} == {("a", 1), ("b", 2), ("b", 3)}
+    assert list(intake.failed) == ["a"]
+    assert [gap for block in first for gap in block.gaps] == [Gap("a", 1, None, "down")]
+    read(intake)
+    last = read(intake)
+    assert [m.event_time for block in last for m in block.mentions] == [5]
+    assert intake.failed == {}
+    assert [gap for block in last for gap in block.gaps] == [Gap("a", 1, 5, "down")]
+
+
+def test_a_failing_source_does_not_hold_the_watermark() -> None:
+    intake = Intake([Failing("a", [1, 5], failures=1), Scripted("b", [2, 30])], {})
+    assert max(block.watermark or 0 for block in read(intake)) == 30

@@ -51,19 +51,29 @@ def test_the_key_of_pseudonyms_does_not_show(tmp_path: Path, monkeypatch: pytest
         ("admin: {port: 70000}", "admin.port: 70000 does not do"),
         ("poll_interval: soon", "poll_interval: 'soon' does not do"),
         (
-            "sources: [{name: a, type: files, channel: review, path: x, fields: {txt: a}}]",
+            "sources: [{name: a, type: files, channel: review, path: x.csv, fields: {txt: a}}]",
             "sources[0].fields.txt: 'txt'",
         ),
         (
-            "sources: [{type: files, channel: review, path: x, fields: {text: a}}]",
+            "sources: [{type: files, channel: review, path: x.csv, fields: {text: a}}]",
             "sources[0].name: is missing; immutable name",
         ),
         (
-            "sources: [{name: a, type: files, channel: review, path: x, fields: {text: a}},"
-            " {name: a, type: files, channel: review, path: y, fields: {text: a}}]",
+            "sources: [{name: a, type: files, channel: review, path: x.csv, fields: {text: a}},"
+            " {name: a, type: files, channel: review, path: y.csv, fields: {text: a}}]",
             "every source needs a name of its own",
         ),
         ("sources: {", "not readable as YAML"),
+        (
+            "sources: [{name: a, type: files, channel: review, path: x.xls, fields: {text: a}}]",
+            "does not tell its format",
+        ),
+        (
+            "sources: [{name: a, type: files, channel: review, path: x.csv, time_zone: Mars, fields: {text: a}}]",
+            "sources[0].time_zone: 'Mars' does not do",
+        ),
+        ("detection: {false_signals_per_week: .inf}", "detection.false_signals_per_week"),
+        ("detection: {allowed_lateness: 99999999d}", "detection.allowed_lateness: '99999999d' does not do"),
     ],
 )
 def test_errors_name_the_key_the_value_and_what_is_allowed(tmp_path: Path, text: str, said: str) -> None:
@@ -75,6 +85,17 @@ def test_errors_name_the_key_the_value_and_what_is_allowed(tmp_path: Path, text:
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         load(tmp_path / "no.yaml")
+
+
+def test_a_secret_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(tmp_path, "pseudonym_key: 1234567890"))
+    assert "1234567890" not in str(caught.value)
+    assert "pseudonym_key" in str(caught.value)
+
+
+def test_upper_case_endings_are_known(tmp_path: Path) -> None:
+    assert load(write(tmp_path, GOOD.replace("a.csv", "A.CSV.GZ"))).sources[0].form == "csv"
 
 
 @pytest.mark.parametrize(("text", "ms"), [("90s", 90_000), ("15m", 900_000), ("24h", 86_400_000), ("7d", 604_800_000)])
