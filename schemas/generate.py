@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.action import Action
 from schemas.catalogue import CatalogueEntry
 from schemas.codec import RawRecord, ScoredRecord
 from schemas.dead_letter import DeadLetter
@@ -22,6 +23,7 @@ MESSAGES: dict[str, Any] = {
     "dead_letter": DeadLetter,
     "catalogue_entry": CatalogueEntry,
     "detection_policy": DetectionPolicy,
+    "action": Action,
 }
 
 
