@@ -17,6 +17,11 @@ DEAD_LETTERS = Counter("radar_dead_letters", "Records refused, by reason.", ["so
 BACKFILL = Counter(
     "radar_backfill_mentions", "Mentions that came later than their source had promised.", ["source"], registry=REGISTRY
 )
+TOO_LATE = Counter(
+    "radar_too_late_rows",
+    "Rows (a mention has one a subject) whose step was final: stored, not counted.",
+    registry=REGISTRY,
+)
 SIGNALS = Counter("radar_signals", "Signal revisions raised.", ["kind", "event", "historic"], registry=REGISTRY)
 STEP_COUNTS = Counter("radar_step_counts", "Step count revisions published.", registry=REGISTRY)
 WATERMARK = Gauge(

@@ -86,6 +86,8 @@ class Detector:
         self._next: int | None = None
         self._final_before = NEVER
         self._heard = 0
+        self.too_late = 0
+        """Rows that came when their step was final, and changed nothing here; since this detector began."""
         self._set_policy(policy)
 
     # ---------------------------------------------------------------- rules
@@ -155,7 +157,8 @@ class Detector:
                 continue
             step = index(row.event_time)
             if step < final_before:
-                continue  # final: from now on only storage corrects itself
+                self.too_late += 1  # final: from now on only storage corrects itself
+                continue
             entry = entry_of(row)
             if tally.add(entry, step) and entry.severity >= HARM and entry.grave:
                 grave.append(entry)

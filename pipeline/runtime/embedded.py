@@ -101,6 +101,7 @@ class EmbeddedRuntime:
         self._detector = Detector.restore(policy, self._checkpoint.state(), versions=scorer.versions)
         self._detector.absorb(PolicyUpdate(_version(policy), policy))
         self._detector.absorb(CatalogueUpdate(_version(list(catalogue)), list(catalogue)))
+        self._too_late = 0
         self._tell = tell
         self.mentions = 0
 
@@ -141,6 +142,8 @@ class EmbeddedRuntime:
             found = self._detector.absorb(record)
         outputs.step_counts += found.step_counts
         outputs.signals += found.signals
+        metrics.TOO_LATE.inc(self._detector.too_late - self._too_late)
+        self._too_late = self._detector.too_late
 
     def _commit(self, block: Block, outputs: Outputs, primary: Sequence[ScoredRow] = ()) -> None:
         with metrics.STAGE_SECONDS.labels("store").time():

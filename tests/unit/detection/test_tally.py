@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated import day, row
+from simulated import DAILY, day, row, watermark
 
+from pipeline.detection.detector import Detector
 from pipeline.detection.tally import Tally, UnitTally, entry_of, quote, tabulate, voices
-from schemas.scored import Objection
+from schemas.scored import Objection, ScoredBlock
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,12 @@ def test_a_final_step_leaves_nothing_behind() -> None:
     tally.forget(1)
     assert not tally.steps
     assert not tally._mentions
+
+
+def test_rows_of_final_steps_are_told_as_too_late() -> None:
+    detector = Detector(DAILY)
+    detector.absorb(ScoredBlock([row("m1", day(0), "price")]))
+    detector.absorb(watermark(20))
+    assert detector.too_late == 0
+    assert not detector.absorb(ScoredBlock([row("m2", day(0), "price")])).signals
+    assert detector.too_late == 1
