@@ -25,13 +25,15 @@ def read_catalogue(path: Path, time_zone: str) -> list[CatalogueEntry]:
     """
     try:
         text = records.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigurationError(f"catalogue: {path} does not exist") from None
     except (OSError, InvalidMessage) as error:
         raise ConfigurationError(f"catalogue: {path} cannot be read: {error}") from None
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         return _entries(rows, path, ZoneInfo(time_zone))
     except csv.Error as error:
-        raise ConfigurationError(f"catalogue: line {rows.line_num} of {path.name}: {error}") from None
+        raise ConfigurationError(f"catalogue: {path.name}, after line {rows.line_num}: {error}") from None
     except (KeyError, ValueError, OSError):
         raise ConfigurationError(
             f"time zone {time_zone!r} does not do; an IANA name such as Asia/Shanghai is needed"

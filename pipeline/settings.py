@@ -5,6 +5,7 @@ the README is made from the descriptions below.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -214,6 +215,7 @@ def load(path: Path) -> Settings:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=path)
 
+    _check_environment()
     try:
         settings = _FromFile()
     except ValidationError as error:
@@ -223,6 +225,18 @@ def load(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {error}") from None
     return _resolved(settings, path.parent)
+
+
+def _check_environment() -> None:
+    """Refuse a misspelt name: it would be passed over, and the file's value or the default would hold in silence."""
+    for name in os.environ:
+        if name.startswith("RADAR_"):
+            key = name.removeprefix("RADAR_").lower().split("__")[0]
+            if key not in Settings.model_fields:
+                near = difflib.get_close_matches(key, Settings.model_fields, 1)
+                hint = f"did you mean RADAR_{near[0].upper()}? " if near else ""
+                allowed = ", ".join(f"RADAR_{field.upper()}" for field in Settings.model_fields)
+                raise ConfigurationError(f"environment: {name}: no such setting; {hint}Allowed: {allowed}")
 
 
 def _resolved(settings: Settings, folder: Path) -> Settings:

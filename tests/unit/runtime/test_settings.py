@@ -87,6 +87,12 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
         load(tmp_path / "no.yaml")
 
 
+def test_a_misspelt_name_in_the_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADAR_TIMEZONE", "Europe/Berlin")
+    with pytest.raises(ConfigurationError, match=r"RADAR_TIMEZONE: no such setting; did you mean RADAR_TIME_ZONE\?"):
+        load(write(tmp_path, GOOD))
+
+
 def test_a_secret_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(write(tmp_path, "pseudonym_key: 1234567890"))
