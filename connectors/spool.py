@@ -82,3 +82,6 @@ class Spool:
     def close(self) -> None:
         """Give the disk space back."""
         self._db.close()
+
+    def __del__(self) -> None:
+        self._db.close()  # whoever drops a source need not know that it had a spool
