@@ -164,6 +164,14 @@ class Detector:
                 grave.append(entry)
         return self._severity.at_once(grave, self._rules) if grave else []
 
+    def open_gaps(self) -> list[Gap]:
+        """Gaps that have no end yet; while one lasts, no step is taken into the baselines."""
+        return [
+            Gap(source, start, None, "since before a restart")
+            for (source, start), end in self._gaps.items()
+            if end is None
+        ]
+
     def close_all(self) -> Outputs:
         """The history is complete: close every step that has mentions. They stay provisional until they are final."""
         if not self._tally.steps:

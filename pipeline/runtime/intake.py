@@ -1,6 +1,6 @@
 """Many sources as one stream: blocks of mentions with the positions they stand for and one combined watermark."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from connectors.base import Checkpoint, Reading, Source, SourceItem
@@ -38,10 +38,10 @@ class Intake:
     idle; what it gives later than the watermark is marked as back-fill by itself or counted as late by detection.
     """
 
-    def __init__(self, sources: Sequence[Source], cursors: Mapping[str, bytes]) -> None:
+    def __init__(self, sources: Sequence[Source], cursors: Mapping[str, bytes], open_gaps: Iterable[Gap] = ()) -> None:
         self.failed: dict[str, TransientError] = {}
         """Sources that could not be read in the last pass, and why."""
-        self._gaps: dict[str, Gap] = {}
+        self._gaps = {gap.source_id: gap for gap in open_gaps}
         self._sources = {source.source_id: source for source in sources}
         self._cursors = dict(cursors)
         self._promised = {source.source_id: _NEVER for source in sources}
@@ -58,6 +58,11 @@ class Intake:
         self.failed.clear()
         self._streams = {name: source.read(self._cursors.get(name)) for name, source in self._sources.items()}
         block = Block()
+        for name in (
+            self._gaps.keys() - self._sources.keys()
+        ):  # taken out of the configuration: nobody else would end it
+            gap = self._gaps.pop(name)
+            block.gaps.append(Gap(name, gap.start, gap.start, gap.reason))
         while self._streams and not stopped():
             name = min(self._streams, key=lambda one: (self._promised[one], one))
             self._take(name, block)
@@ -73,8 +78,9 @@ class Intake:
             self._take_items(name, block)
         except TransientError as error:
             self.failed[name] = error
-            gap = self._gaps.setdefault(name, Gap(name, max(self._promised[name], 0), None, str(error)[:200]))
-            block.gaps.append(gap)
+            if name in self._gaps or self._promised[name] > _NEVER:  # of what was never heard nothing is missing
+                gap = self._gaps.setdefault(name, Gap(name, self._promised[name], None, str(error)[:200]))
+                block.gaps.append(gap)
             self._end(name, block)
 
     def _end(self, name: str, block: Block) -> None:

@@ -7,6 +7,7 @@ from simulated import DAILY, day, row, watermark
 
 from pipeline.detection.detector import Detector
 from pipeline.detection.tally import Tally, UnitTally, entry_of, quote, tabulate, voices
+from schemas.control import Gap
 from schemas.scored import Objection, ScoredBlock
 
 
@@ -118,3 +119,11 @@ def test_rows_of_final_steps_are_told_as_too_late() -> None:
     assert detector.too_late == 0
     assert not detector.absorb(ScoredBlock([row("m2", day(0), "price")])).signals
     assert detector.too_late == 1
+
+
+def test_open_gaps_are_known_after_a_restore() -> None:
+    detector = Detector(DAILY)
+    detector.absorb(Gap("a", day(0), None, "down"))
+    detector.absorb(Gap("b", day(0), day(1), "down"))
+    kept = [(key, value) for key, value in detector.changes() if value is not None]
+    assert [(gap.source_id, gap.start) for gap in Detector.restore(DAILY, kept).open_gaps()] == [("a", day(0))]

@@ -112,3 +112,24 @@ def test_a_source_that_fails_stops_no_other_and_goes_on_where_it_was() -> None:
 def test_a_failing_source_does_not_hold_the_watermark() -> None:
     intake = Intake([Failing("a", [1, 5], failures=1), Scripted("b", [2, 30])], {})
     assert max(block.watermark or 0 for block in read(intake)) == 30
+
+
+def test_a_gap_that_was_open_before_a_restart_is_ended_when_the_source_speaks() -> None:
+    intake = Intake([Scripted("a", [1, 5])], {"a": b"1"}, [Gap("a", 1, None, "down")])
+    assert [gap for block in read(intake) for gap in block.gaps] == [Gap("a", 1, 5, "down")]
+
+
+def test_a_gap_of_a_source_that_is_no_longer_configured_is_ended() -> None:
+    intake = Intake([Scripted("a", [1])], {}, [Gap("gone", 7, None, "down")])
+    assert Gap("gone", 7, 7, "down") in [gap for block in read(intake) for gap in block.gaps]
+
+
+def test_a_source_that_was_never_heard_has_no_gap() -> None:
+    class Broken(Scripted):
+        def read(self, cursor: bytes | None) -> Iterator[SourceItem]:
+            raise TransientError("down")
+            yield
+
+    intake = Intake([Broken("a", []), Scripted("b", [1])], {})
+    assert [gap for block in read(intake) for gap in block.gaps] == []
+    assert list(intake.failed) == ["a"]
