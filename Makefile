@@ -4,14 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
+SERVERS ?= .servers
 SOURCES := $(shell find schemas connectors pipeline -type f -not -path '*/__pycache__/*') pyproject.toml
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint test-faults bench install schemas docs lock clean
+.PHONY: help demo test unit lint test-faults bench install schemas docs lock clean servers-install servers-up servers-down
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: install ## install and replay 60 scripted days; prints what was found
 	@$(BIN)/complaint-radar demo
@@ -32,6 +33,15 @@ test-faults: $(VENV)/.installed-dev ## seeded kills, a few rounds
 
 bench: $(VENV)/.installed-dev ## the figures of docs/benchmarks.md; DATA=folder adds those that need real data
 	@$(BIN)/python -m tests.benchmarks $(if $(DATA),--data $(DATA))
+
+servers-install: ## install Kafka, ClickHouse, Prometheus, Alertmanager (Debian, as root)
+	@deploy/servers/install.sh
+
+servers-up: $(VENV)/.installed ## start them on 9092, 9000/8123, 9090, 9093; their data in SERVERS=folder
+	@$(BIN)/python deploy/servers/servers.py up $(SERVERS)
+
+servers-down: $(VENV)/.installed ## stop exactly those
+	@$(BIN)/python deploy/servers/servers.py down $(SERVERS)
 
 schemas: $(VENV)/.installed-dev ## write schemas/json again from the structs
 	@$(BIN)/python -m schemas.generate schemas/json
