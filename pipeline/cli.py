@@ -40,6 +40,14 @@ class OutputFormat(StrEnum):
     CSV = "csv"
 
 
+class Stage(StrEnum):
+    """What a `worker` does."""
+
+    SCORE = "score"
+    DETECT = "detect"
+    STORE = "store"
+
+
 def main() -> None:
     """Entry point: errors that are meant to happen become one message and an exit code, not a trace."""
     try:
@@ -89,6 +97,18 @@ def _stop_on_signals() -> Iterator[threading.Event]:
         restore()
 
 
+def _close_only_at_end(close: bool, until_end: bool) -> None:
+    if close and not until_end:
+        raise ConfigurationError("--close: only with --until-end; while sources go on, no history is complete")
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    # What they have to say of a single request is told by our errors, once it matters.
+    for noisy in ("kafka", "aiokafka", "faust", "mode"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
 @app.command()
 def run(
     config: ConfigOption = Path("radar.yaml"),
@@ -103,11 +123,44 @@ def run(
     from pipeline.runtime.run import run as run_embedded
     from pipeline.settings import load
 
-    if close and not until_end:
-        raise ConfigurationError("--close: only with --until-end; while sources go on, no history is complete")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _close_only_at_end(close, until_end)
+    _log_to_stderr()
     with _stop_on_signals() as stop:
         run_embedded(load(config), stop, until_end=until_end, close=close)
+
+
+@app.command()
+def connect(
+    config: ConfigOption = Path("radar.yaml"),
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="End when the sources have given all they have.")
+    ] = False,
+    close: Annotated[
+        bool, typer.Option("--close", help="With --until-end: the history is complete, decide its last steps too.")
+    ] = False,
+) -> None:
+    """Publish what the sources have on Kafka, exactly once. One process for all sources."""
+    from pipeline.runtime.connect import connect as run_connect
+    from pipeline.settings import load
+
+    _close_only_at_end(close, until_end)
+    _log_to_stderr()
+    with _stop_on_signals() as stop:
+        run_connect(load(config), stop, until_end=until_end, close=close)
+
+
+@app.command()
+def worker(
+    stage: Annotated[Stage, typer.Option("--stage", help="score, detect or store.")],
+    config: ConfigOption = Path("radar.yaml"),
+) -> None:
+    """Run one stage between Kafka topics, or from them to ClickHouse. Start more of the same to share the work."""
+    from pipeline.runtime.worker import work
+    from pipeline.settings import load
+
+    _log_to_stderr()
+    with _stop_on_signals() as stop:
+        work(load(config), stage.value, stop)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -130,6 +130,78 @@ class DetectionSettings(BaseModel):
     )
 
 
+class KafkaSettings(BaseModel):
+    """The brokers, and how to speak to them. Everything but the addresses has a sound default."""
+
+    model_config = _FROZEN
+
+    bootstrap_servers: str = Field(
+        pattern=r"^[^\s,]+(,[^\s,]+)*$", description="brokers to begin with: host:port,host:port"
+    )
+    prefix: str = Field(
+        "",
+        pattern=r"^[a-zA-Z0-9._-]{0,60}$",
+        description="stands before the name of every topic, consumer group and transactional id",
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "SCRAM-SHA-512", description="with a SASL protocol: SCRAM-SHA-512, SCRAM-SHA-256, PLAIN or OAUTHBEARER"
+    )
+    username: str | None = Field(None, description="SASL user")
+    password: SecretStr | None = Field(None, description="only in the environment (RADAR_KAFKA__PASSWORD)")
+    password_file: Path | None = Field(None, description="file that holds the password; read at each connection")
+    token_file: Path | None = Field(
+        None, description="OAUTHBEARER: file that holds the current token; read again for each connection"
+    )
+    ca_file: Path | None = Field(None, description="certificates of the authority, PEM; by default the system's")
+    certificate_file: Path | None = Field(None, description="mutual TLS: our certificate, PEM")
+    key_file: Path | None = Field(None, description="mutual TLS: key of our certificate, PEM")
+    replication_factor: int = Field(3, ge=1, description="copies of every topic that `topics` makes")
+    min_insync_replicas: int = Field(2, ge=1, description="copies that must have a record before it counts as written")
+    session_timeout: Duration = Field("10s", description="silence after which a worker's partitions go to others")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "KafkaSettings":
+        if self.security_protocol.startswith("SASL"):
+            if self.sasl_mechanism == "OAUTHBEARER":
+                if self.token_file is None:
+                    raise ValueError("OAUTHBEARER needs token_file")
+            elif not self.username or not (self.password or self.password_file):
+                raise ValueError(
+                    f"{self.sasl_mechanism} needs username, and password_file or RADAR_KAFKA__PASSWORD in the environment"
+                )
+        if self.min_insync_replicas > self.replication_factor:
+            raise ValueError("min_insync_replicas cannot be above replication_factor")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
+class ClickHouseSettings(BaseModel):
+    """The ClickHouse server."""
+
+    model_config = _FROZEN
+
+    hosts: str = Field(
+        pattern=r"^[^\s,]+(,[^\s,]+)*$",
+        description="host:port,host:port; native protocol; the next is tried when one fails",
+    )
+    database: str = Field("default", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", description="database of the tables")
+    user: str = Field("default", description="its user")
+    password: SecretStr | None = Field(None, description="only in the environment (RADAR_CLICKHOUSE__PASSWORD)")
+    password_file: Path | None = Field(None, description="file that holds the password; read at each connection")
+    secure: bool = Field(False, description="TLS")
+    ca_file: Path | None = Field(None, description="certificates of the authority, PEM; by default the system's")
+    compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="of what goes over the wire")
+    allow_older: bool = Field(
+        False,
+        description="go on with a server older than the stated minimum: its tables are then yours to make, and a block that is "
+        "sent again is told by the tables' keys alone",
+    )
+
+
 class AdminSettings(BaseModel):
     """The port for /metrics, /healthz and /readyz."""
 
@@ -156,8 +228,12 @@ class Settings(BaseSettings):
     )
     scoring: ScoringSettings = Field(ScoringSettings(), description="how mentions are scored")
     detection: DetectionSettings = Field(DetectionSettings(), description="when a rise becomes a signal")
+    kafka: KafkaSettings | None = Field(None, description="the brokers; only for connect, worker, exporter, topics")
+    clickhouse: ClickHouseSettings | None = Field(
+        None, description="the ClickHouse server; without it the database in data_dir"
+    )
     admin: AdminSettings = Field(AdminSettings(), description="the port for metrics and health")
-    poll_interval: Duration = Field("5s", description="how often sources are asked for more")
+    poll_interval: Duration = Field("1s", description="how often sources are asked for more")
     pseudonym_key: SecretStr | None = Field(
         None, description="key of the authors' pseudonyms; by default made once and kept in data_dir"
     )
@@ -217,6 +293,7 @@ def load(path: Path) -> Settings:
 
     _check_environment()
     try:
+        _refuse_secrets(path)
         settings = _FromFile()
     except ValidationError as error:
         raise ConfigurationError(_in_words(error, path)) from None
@@ -239,14 +316,66 @@ def _check_environment() -> None:
                 raise ConfigurationError(f"environment: {name}: no such setting; {hint}Allowed: {allowed}")
 
 
+def _refuse_secrets(path: Path) -> None:
+    """A configuration file is copied, mounted and committed: what must stay secret has other places."""
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section, remedy in _SECRETS.items():
+        part, _, key = section.rpartition(".")
+        values = (read.get(part) if part else read) if isinstance(read, dict) else None
+        if isinstance(values, dict) and values.get(key) is not None:
+            raise ConfigurationError(f"{path}: {section}: a secret does not belong in this file: {remedy}")
+
+
+_SECRETS = {
+    "pseudonym_key": "set RADAR_PSEUDONYM_KEY in the environment",
+    "kafka.password": "name a file in kafka.password_file, or set RADAR_KAFKA__PASSWORD in the environment",
+    "clickhouse.password": "name a file in clickhouse.password_file, or set RADAR_CLICKHOUSE__PASSWORD in the environment",
+}
+
+
 def _resolved(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(
         update={
             "data_dir": folder / settings.data_dir,
             "catalogue": folder / settings.catalogue if settings.catalogue else None,
             "sources": tuple(s.model_copy(update={"path": folder / s.path}) for s in settings.sources),
+            "kafka": _located(settings.kafka, folder),
+            "clickhouse": _located(settings.clickhouse, folder),
         }
     )
+
+
+_Section = TypeVar("_Section", KafkaSettings, ClickHouseSettings)
+
+
+def _located(section: _Section | None, folder: Path) -> _Section | None:
+    if section is None:
+        return None
+    paths = {name: folder / value for name, value in section if isinstance(value, Path)}
+    return section.model_copy(update=paths)
+
+
+def password(section: KafkaSettings | ClickHouseSettings) -> str | None:
+    """The password as it stands now: that of the file, which may have been changed since the last call, or of the environment.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    if section.password_file is not None:
+        return read_secret(section.password_file)
+    return section.password.get_secret_value() if section.password else None
+
+
+def read_secret(path: Path) -> str:
+    """What a file of one secret holds, without the line feed at its end.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: the secret cannot be read: {error}") from None
 
 
 def _in_words(error: ValidationError, path: Path) -> str:
@@ -259,7 +388,7 @@ def _in_words(error: ValidationError, path: Path) -> str:
             lines.append(f"{path}: {key}: is missing; {_description(problem['loc'])}")
         else:
             # A secret is not repeated, nor a whole section.
-            unsaid = key.endswith("pseudonym_key") or isinstance(problem["input"], dict)
+            unsaid = key.endswith(("pseudonym_key", "password")) or isinstance(problem["input"], dict)
             value = "this" if unsaid else repr(problem["input"])
             lines.append(f"{path}: {key}: {value} does not do: {problem['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)

@@ -19,3 +19,12 @@ class CatalogueEntry(Struct, frozen=True):
     ] = None
     sold_from: Annotated[Milliseconds | None, Meta(description="first unit in the field, ms UTC")] = None
     sold_until: Annotated[Milliseconds | None, Meta(description="last unit in the field, ms UTC")] = None
+
+
+class CatalogueChunk(Struct, frozen=True):
+    """A part of one version of the catalogue; all of it together is what `CatalogueUpdate` names. Never changed."""
+
+    version: Annotated[str, Meta(description="hash of all entries")]
+    number: Annotated[int, Meta(ge=0, description="of this chunk, from 0")]
+    chunks: Annotated[int, Meta(ge=1, description="chunks of this version")]
+    entries: list[CatalogueEntry]

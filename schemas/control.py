@@ -10,9 +10,9 @@ from schemas.vocabulary import Milliseconds
 
 
 class Watermark(Struct, frozen=True, tag="watermark", tag_field="record"):
-    """A promise of one source: nothing older than ``time`` will come, unless marked ``backfill``."""
+    """A promise: nothing older than ``time`` will come, unless marked ``backfill``."""
 
-    source_id: str
+    source_id: Annotated[str, Meta(description="the source that promises; empty: all of them together")]
     time: Milliseconds
 
 
@@ -41,7 +41,9 @@ class CatalogueUpdate(Struct, frozen=True, tag="catalogue", tag_field="record"):
     """A new catalogue, effective for every base step that is not yet closed where it is read."""
 
     version: Annotated[str, Meta(description="hash of the entries")]
-    entries: list[CatalogueEntry]
+    entries: Annotated[
+        list[CatalogueEntry] | None, Meta(description="null on a topic: they stand in catalogue.v1 under this version")
+    ] = None
 
 
 class PolicyUpdate(Struct, frozen=True, tag="policy", tag_field="record"):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from schemas.action import Action
-from schemas.catalogue import CatalogueEntry
+from schemas.catalogue import CatalogueChunk, CatalogueEntry
 from schemas.codec import RawRecord, ScoredRecord
 from schemas.dead_letter import DeadLetter
 from schemas.policy import DetectionPolicy
@@ -22,6 +22,7 @@ MESSAGES: dict[str, Any] = {
     "signal": Signal,
     "dead_letter": DeadLetter,
     "catalogue_entry": CatalogueEntry,
+    "catalogue_chunk": CatalogueChunk,
     "detection_policy": DetectionPolicy,
     "action": Action,
 }

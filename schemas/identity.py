@@ -24,6 +24,11 @@ def content_hash(*fields: str) -> str:
     return _digest("content", *fields)
 
 
+def bytes_hash(data: bytes) -> str:
+    """Hash of a record as it was read."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def signal_id(
     kind: str, subject_kind: str, subject_id: str, product_batch_id: str, objection_type: str, opened: int
 ) -> str:

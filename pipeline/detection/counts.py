@@ -41,6 +41,8 @@ class StepTable:
         self.by_units: Bools = np.zeros(0, np.bool_)
         self.revision: Ints = np.zeros((0, CELLS), np.int64)
         self.final = False
+        self.dirty = True
+        """Whether it has changed since it was last saved."""
 
     COLUMNS = ("slots", "mentions", "organic", "quiet", "known", "count", "fresh", "exposure", "by_units", "revision")
 
@@ -62,6 +64,7 @@ class StepTable:
         changed = np.zeros((len(self.slots), CELLS), np.bool_)
         changed[at] = self.count[at] != before[0]
         changed[at, ANY] |= (self.mentions[at] != before[1]) | (self.exposure[at] != before[2])
+        self.dirty = True
         return changed
 
     def _extend(self, new: list[int]) -> None:
@@ -81,6 +84,7 @@ class StepTable:
         present = np.concatenate((self.count[:, :TYPES] > 0, self.mentions[:, None] > 0), axis=1)
         rows, columns = np.nonzero(cells & (present | (self.revision > UNPUBLISHED)))
         self.revision[rows, columns] += 1
+        self.dirty = True
         share = self._known_share(units)
         kinds: tuple[ExposureKind, ExposureKind] = ("mentions", "units")
         names: list[Any] = units.slots.keys

@@ -13,24 +13,25 @@ base step, in this order:
 So what is said depends on the set of rows before each close and on nothing else: not on blocks, order or duplicates.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
-from pipeline.detection import state
 from pipeline.detection.baseline import Absorber, StepSums
 from pipeline.detection.counts import CELLS, StepTable
-from pipeline.detection.exposure import Bools, Catalogue, Lot, catalogue_of
-from pipeline.detection.lifecycle import OpenSignal, OpenSignals
+from pipeline.detection.exposure import Bools, catalogue_of
+from pipeline.detection.knowledge import Knowledge
+from pipeline.detection.lifecycle import OpenSignal
 from pipeline.detection.rules import Rules
 from pipeline.detection.scan import Scanner
 from pipeline.detection.severity import SeverityPath
+from pipeline.detection.snapshot import Snapshot
 from pipeline.detection.spikes import Spikes
+from pipeline.detection.state import Change
 from pipeline.detection.steps import Steps
-from pipeline.detection.tally import HARM, TYPES, Entry, OpenStep, Tally, entry_of, tabulate
-from pipeline.detection.units import NEVER, Units
+from pipeline.detection.tally import HARM, TYPES, Entry, UnitKey, UnitTally, entry_of, tabulate
 from pipeline.errors import TerminalError
 from schemas.control import CatalogueUpdate, ControlRecord, Gap, PolicyUpdate, Watermark
 from schemas.policy import DAY_MS, DetectionPolicy
@@ -57,79 +58,86 @@ class Detector:
 
     Args:
         policy: in force until a `PolicyUpdate` comes in band.
-        versions: what made the rows, for the outputs' ``versions``.
+        snapshot: what it goes on from; then the policy is that of the snapshot.
 
     Raises:
         ConfigurationError: the policy's time zone is unknown.
     """
 
-    def __init__(self, policy: DetectionPolicy, *, versions: str = "") -> None:
-        self._base_versions = versions
-        self._policy_version = self._catalogue_version = ""
-        self._catalogue: Catalogue = {}
-        self._catalogue_applied = True
-        self._catalogue_chunks = 0
-        self._catalogue_dirty = False
-        self._units = Units()
-        self._tally = Tally()
-        self._signals = OpenSignals()
-        self._severity = SeverityPath(self._tally, self._signals)
-        self._spikes = Spikes(self._units, self._tally, self._signals)
-        self._tables: dict[int, StepTable] = {}
-        self._dirty_tables: set[int] = set()
-        self._table_chunks: dict[int, int] = {}
-        self._entry_records: dict[int, list[int]] = {}
-        self._void_chunks: dict[int, int] = {}
-        self._sequence = 0
-        self._deletions: list[bytes] = []
-        self._gaps: dict[tuple[str, int], int | None] = {}
-        self._next: int | None = None
-        self._final_before = NEVER
-        self._heard = 0
+    def __init__(self, policy: DetectionPolicy, *, snapshot: Snapshot | None = None) -> None:
+        self._snapshot = snapshot or Snapshot(Knowledge(policy))
+        self._known = known = self._snapshot.known
+        self._units, self._tally, self._signals = known.units, known.tally, known.signals
+        self._severity = SeverityPath(known.tally, known.signals, known.grave)
+        self._spikes = Spikes(known.units, known.tally, known.signals)
         self.too_late = 0
         """Rows that came when their step was final, and changed nothing here; since this detector began."""
-        self._set_policy(policy)
+        self._set_policy(known.policy)
+
+    @classmethod
+    def restore(cls, policy: DetectionPolicy, records: Iterable[tuple[bytes, bytes]]) -> Self:
+        """A detector that goes on where the one that wrote these records stood; without records, a new one.
+
+        A policy that came in band holds before the given one. Records of an older format are brought up to date.
+
+        Raises:
+            TerminalError: records of a newer format or damaged ones, or a policy whose steps the state does not have.
+        """
+        return cls(policy, snapshot=Snapshot.read(policy, records))
+
+    def changes(self) -> list[Change]:
+        """State records that changed since the last call (the first time: all); ``None`` means that the key is gone."""
+        return self._snapshot.changes()
 
     # ---------------------------------------------------------------- rules
 
     def _set_policy(self, policy: DetectionPolicy) -> None:
+        self._known.policy = policy
         steps = Steps(policy.step, policy.time_zone)
-        self._rules = Rules(policy, steps, self._versions(), self._lots())
+        self._rules = Rules(policy, steps, self._known.versions, self._known.lots)
         self._absorber = Absorber(self._units, steps.length, self._silent)
         self._scanner = Scanner(self._units, self._absorber, self._rules.middle, self._silent)
 
-    def _versions(self) -> str:
-        named = (("policy", self._policy_version), ("catalogue", self._catalogue_version))
-        return " ".join(filter(None, (self._base_versions, *(f"{name}={value}" for name, value in named if value))))
-
-    def _lots(self) -> int:
-        return sum(map(len, self._catalogue.values()))
-
     def _change_policy(self, update: PolicyUpdate) -> None:
+        if _in_force(update.version, self._known.policy_version):
+            return
         old, new = self._rules.policy, update.policy
-        empty = self._next is None and not self._tally.steps
+        empty = self._known.next_step is None and not self._tally.steps
         if (old.step, old.time_zone) != (new.step, new.time_zone) and not empty:
             raise TerminalError(
                 f"detection.step, time_zone: the base step cannot change from {old.step} in {old.time_zone} to {new.step} in"
                 f" {new.time_zone} on existing state; put it back, or take a new data_dir"
             )
-        self._policy_version = update.version
+        self._known.policy_version = update.version
         self._set_policy(new)
 
     def _change_catalogue(self, update: CatalogueUpdate) -> None:
-        self._catalogue = catalogue_of(update.entries)
-        self._catalogue_version = update.version
-        self._catalogue_applied = False
-        self._catalogue_dirty = True
-        self._rules = self._rules._replace(versions=self._versions(), lots=self._lots())
+        known = self._known
+        if _in_force(update.version, known.catalogue_version):
+            return
+        if update.entries is None:
+            raise TerminalError(
+                f"catalogue {update.version}: its entries must be looked up before detection is told of it"
+            )
+        known.catalogue, known.catalogue_version = catalogue_of(update.entries), update.version
+        known.catalogue_applied = False
+        self._rules = self._rules._replace(versions=known.versions, lots=known.lots)
+
+    def _apply_catalogue(self, step: int) -> None:
+        """Units are described at a step close, so that it does not matter when in the step the catalogue came."""
+        if not self._known.catalogue_applied:
+            self._units.apply_catalogue(self._known.catalogue, step)
+            self._known.catalogue_applied = True
 
     # ---------------------------------------------------------------- records
 
     def absorb(self, record: ScoredBlock | ControlRecord) -> Outputs:
         """Take one record of the stream in. `Watermark` is the combined one of all sources: its ``source_id`` is ignored.
 
+        A catalogue or policy of the version in force changes nothing: it comes once with every raw partition.
+
         Raises:
-            TerminalError: a policy that existing state cannot follow.
+            TerminalError: a policy that existing state cannot follow, or a new catalogue without its entries.
         """
         match record:
             case ScoredBlock():
@@ -137,7 +145,7 @@ class Detector:
             case Watermark():
                 return self._advance(record.time)
             case Gap():
-                self._gaps[record.source_id, record.start] = record.end
+                self._known.gaps[record.source_id, record.start] = record.end
             case CatalogueUpdate():
                 self._change_catalogue(record)
             case PolicyUpdate():
@@ -147,7 +155,10 @@ class Detector:
         return Outputs()
 
     def _absorb_block(self, block: ScoredBlock) -> list[Signal]:
-        tally, index, final_before = self._tally, self._rules.steps.index, self._final_before
+        tally, index, final_before = self._tally, self._rules.steps.index, self._known.final_before
+        if block.rows and block.rows[0].versions != self._known.row_versions:
+            self._known.row_versions = block.rows[0].versions
+            self._rules = self._rules._replace(versions=self._known.versions)
         for retraction in block.retractions:
             tally.void(retraction.mention_id, retraction.revision)
         grave = []
@@ -168,7 +179,7 @@ class Detector:
         """Gaps that have no end yet; while one lasts, no step is taken into the baselines."""
         return [
             Gap(source, start, None, "since before a restart")
-            for (source, start), end in self._gaps.items()
+            for (source, start), end in self._known.gaps.items()
             if end is None
         ]
 
@@ -181,19 +192,28 @@ class Detector:
     # ---------------------------------------------------------------- time
 
     def _advance(self, watermark: int) -> Outputs:
-        outputs = Outputs()
+        outputs, known = Outputs(), self._known
         end = self._rules.steps.index(watermark)
-        if self._next is None:
-            self._next = min(min(self._tally.steps, default=end), end)
-            self._settle_final(self._next - 1)
-        while self._next < end:
-            if not self._busy(self._next):
-                upcoming = min((step for step in self._tally.steps if step >= self._next), default=end)
-                self._skip(min(upcoming, end))
+        if known.next_step is None:
+            self._begin(min(min(self._tally.steps, default=end), end))
+        while (upcoming := self._upcoming()) < end:
+            if not self._busy(upcoming):
+                spoken = min((step for step in self._tally.steps if step >= upcoming), default=end)
+                self._skip(min(spoken, end))
             else:
-                self._close(self._next, outputs)
-                self._next += 1
+                self._close(upcoming, outputs)
+                known.next_step = upcoming + 1
         return outputs
+
+    def _begin(self, step: int) -> None:
+        """The first watermark: this step is the first to close."""
+        self._known.next_step = step
+        self._settle_final(step - 1)
+
+    def _upcoming(self) -> int:
+        """The step that closes next."""
+        assert self._known.next_step is not None  # noqa: S101 - set by _begin
+        return self._known.next_step
 
     def _busy(self, step: int) -> bool:
         """Whether closing this step can have any effect beyond the passing of time."""
@@ -201,34 +221,32 @@ class Detector:
 
     def _skip(self, until: int) -> None:
         """Pass over steps without mentions, while nothing is open and nothing waits to become final."""
-        assert self._next is not None  # noqa: S101 - set by _advance
-        if until > self._next:
-            silent = sum(self._silent(step) for step in range(self._next, until)) if self._gaps else 0
-            self._heard += until - self._next - silent
-            self._next = until
+        known, upcoming = self._known, self._upcoming()
+        if until > upcoming:
+            silent = sum(self._silent(step) for step in range(upcoming, until)) if known.gaps else 0
+            known.heard += until - upcoming - silent
+            known.next_step = until
             self._tally.settle_voids(until - 1)
             self._settle_final(until - 1)
-            self._tally.forget_voids(self._final_before)
+            self._tally.forget_voids(known.final_before)
             self._drop_old_tables(until - 1)
 
     def _settle_final(self, closed: int) -> None:
         """After a step closed: which steps take no more corrections. Depends on steps alone, not on watermarks."""
         steps = self._rules.steps
-        self._final_before = max(
-            self._final_before, steps.index(steps.end(closed) - self._rules.policy.allowed_lateness_ms)
+        self._known.final_before = max(
+            self._known.final_before, steps.index(steps.end(closed) - self._rules.policy.allowed_lateness_ms)
         )
 
     def _silent(self, step: int) -> bool:
         """Whether a step lies wholly within a recorded gap of a source: what it lacks is no data rather than zero."""
         start, end = self._rules.steps.start(step), self._rules.steps.end(step)
-        return any(gap[1] <= start and (until is None or until >= end) for gap, until in self._gaps.items())
+        return any(gap[1] <= start and (until is None or until >= end) for gap, until in self._known.gaps.items())
 
     # ---------------------------------------------------------------- step close
 
     def _close(self, step: int, outputs: Outputs) -> None:
-        if not self._catalogue_applied:
-            self._units.apply_catalogue(self._catalogue, step)
-            self._catalogue_applied = True
+        self._apply_catalogue(step)
         revised = sorted(index for index, open_step in self._tally.steps.items() if index < step and open_step.dirty)
         for index in (*revised, step):
             outputs.step_counts += self._tabulate(index, step)
@@ -237,7 +255,11 @@ class Detector:
         self._tally.settle_voids(step)
         self._settle_final(step)
         outputs.step_counts += self._finish(step)
-        self._heard += not self._silent(step)
+        self._pass(step)
+
+    def _pass(self, step: int) -> None:
+        """What else goes with the closing of a step."""
+        self._known.heard += not self._silent(step)
         self._forget_gaps(step)
         self._evict()
 
@@ -246,7 +268,7 @@ class Detector:
         open_step = self._tally.steps.get(index)
         if open_step is None or not open_step.dirty:
             return []
-        known = self._tables.get(index)
+        known = self._known.tables.get(index)
         tallies = {key: tabulate(open_step.units[key]) for key in sorted(open_step.dirty)}
         open_step.dirty.clear()
         # A unit of which everything was taken back before it was ever counted is as if never spoken of.
@@ -257,13 +279,18 @@ class Detector:
         }
         if not spoken:
             return []
-        self._units.register(spoken, closing, self._heard, self._catalogue)
-        slots = [self._units.index[key] for key in spoken]
-        table = self._tables.setdefault(index, StepTable(index))
-        changed = table.update(slots, list(spoken.values()), self._units, self._rules.middle(index))
-        self._units.last_seen[slots] = np.maximum(self._units.last_seen[slots], index)
-        self._dirty_tables.add(index)
+        table, changed = self._count(index, spoken, closing)
         return self._publish(table, changed)
+
+    def _count(self, index: int, tallies: Mapping[UnitKey, UnitTally], closing: int) -> tuple[StepTable, Bools]:
+        """Put what the units of a step add up to into its table; the cells that changed."""
+        units, known = self._units, self._known
+        units.register(tallies, closing, known.heard, known.catalogue)
+        slots = [units.index[key] for key in tallies]
+        table = known.tables.setdefault(index, StepTable(index))
+        changed = table.update(slots, list(tallies.values()), units, self._rules.middle(index))
+        units.last_seen[slots] = np.maximum(units.last_seen[slots], index)
+        return table, changed
 
     def _publish(self, table: StepTable, cells: Bools) -> list[StepCount]:
         rules = self._rules
@@ -273,31 +300,29 @@ class Detector:
 
     def _scan(self, step: int) -> list[Signal]:
         """Review open spikes and open new ones, at the units of every subject that is spoken of or has a spike."""
-        table = self._tables.get(step)
+        table = self._known.tables.get(step)
         spoken = set(table.slots.tolist()) if table is not None else set()
         slots = np.array(sorted({*spoken, *self._spikes.slots()}), np.int64)
         if not len(slots):
             return []
         units = self._units
-        scan = self._scanner.scan(self._tables, step, units.family(slots), self._rules.policy)
+        scan = self._scanner.scan(self._known.tables, step, units.family(slots), self._rules.policy)
         unheard = {unit: self._silent(step) and units.index[unit] not in spoken for unit, _ in self._signals.spikes}
         said = self._spikes.review(scan, self._rules, unheard)
-        history = self._heard - units.born[units.subject[scan.slots]]
+        history = self._known.heard - units.born[units.subject[scan.slots]]
         return said + self._spikes.open(scan, self._rules, history)
 
     def _finish(self, closed: int) -> list[StepCount]:
         """Steps that became final: publish them as such, drop their entries."""
         published = []
-        for index in sorted(index for index in self._tally.steps if index < self._final_before):
-            table = self._tables.get(index)
+        for index in sorted(index for index in self._tally.steps if index < self._known.final_before):
+            table = self._known.tables.get(index)
             if table is not None:
                 table.final = True
                 published += self._publish(table, np.ones((len(table.slots), CELLS), np.bool_))
-                self._dirty_tables.add(index)
             self._severity.finish(index, self._rules)
             self._tally.forget(index)
-            self._deletions += (_entries_key(index, number) for number in self._entry_records.pop(index, ()))
-        self._tally.forget_voids(self._final_before)
+        self._tally.forget_voids(self._known.final_before)
         self._drop_old_tables(closed)
         return published
 
@@ -322,210 +347,93 @@ class Detector:
         So no window is held against a history that its own steps have already raised.
         """
         oldest = closed + 2 - max(self._rules.policy.windows)
-        for index in sorted(index for index in self._tables if index < min(oldest, self._final_before)):
-            table = self._tables.pop(index)
+        for index in sorted(index for index in self._known.tables if index < min(oldest, self._known.final_before)):
+            table = self._known.tables.pop(index)
             if not self._silent(index):
                 self._absorb(table)
-            self._dirty_tables.discard(index)
-            chunks = self._table_chunks.pop(index, 0)
-            self._deletions += (state.table_key(index, chunk) for chunk in range(chunks))
 
     def _forget_gaps(self, closed: int) -> None:
         horizon = self._rules.steps.start(closed) - GAP_MEMORY_MS - self._rules.policy.allowed_lateness_ms
-        for gap in [gap for gap, end in self._gaps.items() if end is not None and end < horizon]:
-            del self._gaps[gap]
-        for gap in sorted(self._gaps, key=lambda gap: (gap[1], gap[0]))[: max(0, len(self._gaps) - MAXIMUM_GAPS)]:
-            del self._gaps[gap]
+        for gap in [gap for gap, end in self._known.gaps.items() if end is not None and end < horizon]:
+            del self._known.gaps[gap]
+        for gap in sorted(self._known.gaps, key=lambda gap: (gap[1], gap[0]))[
+            : max(0, len(self._known.gaps) - MAXIMUM_GAPS)
+        ]:
+            del self._known.gaps[gap]
 
     def _evict(self) -> None:
         units = self._units
         if len(units.index) > units.maximum:
-            used = [table.slots for table in self._tables.values()]
+            used = [table.slots for table in self._known.tables.values()]
             protected = set(np.concatenate(used).tolist() if used else ()) | set(self._spikes.slots())
             units.evict(protected)
 
-    # ---------------------------------------------------------------- state
+    # ---------------------------------------------------------------- a past that others recorded
 
-    def changes(self) -> list[state.Change]:
-        """State records that changed since the last call (the first time: all); ``None`` means that the key is gone."""
-        changes: list[state.Change] = [(key, None) for key in self._deletions]
-        self._deletions.clear()
-        changes += self._unit_changes()
-        changes += self._step_changes()
-        for signal_id in sorted(self._signals.dirty):
-            held = self._signals.by_id.get(signal_id)
-            changes.append((b"g" + signal_id.encode(), state.encode(held) if held is not None else None))
-        self._signals.dirty.clear()
-        if self._catalogue_dirty:
-            changes += self._catalogue_changes()
-        header = state.Header(
-            state.FORMAT,
-            self._rules.policy,
-            self._policy_version,
-            self._catalogue_version,
-            self._catalogue_applied,
-            self._next,
-            self._final_before,
-            self._heard,
-            self._sequence,
-            self._tally.latest,
-            [(source, start, end) for (source, start), end in sorted(self._gaps.items())],
-        )
-        changes.append((b"h", state.encode(header)))
-        return changes
+    def recall(
+        self,
+        step: int,
+        tallies: Mapping[UnitKey, UnitTally],
+        *,
+        opened: Iterable[OpenSignal] = (),
+        closed: Iterable[Signal] = (),
+    ) -> None:
+        """Go through a step that was closed and published before; nothing is said of it again.
 
-    def _unit_changes(self) -> list[state.Change]:
-        units, memory = self._units, self._severity.memory
-        changes: list[state.Change] = [
-            (state.unit_key(b"u", key), None) for key in sorted(units.deleted) if key not in units.index
-        ]
-        changes += (
-            (state.unit_key(b"s", key), None) for key in sorted(units.deleted_subjects) if key not in units.subjects
-        )
-        for slot in sorted(units.dirty):
-            changes.append((state.unit_key(b"u", units.slots.keys[slot] or ()), state.encode_unit(units, slot)))
-        for slot in sorted(units.dirty_subjects):
-            key = units.subject_slots.keys[slot] or ()
-            changes.append((state.unit_key(b"s", key), state.encode_subject(units, slot)))
-        for unit in sorted(memory.dirty):
-            kept = memory.entries.get(unit)
-            changes.append((state.unit_key(b"m", unit), state.encode(kept) if kept else None))
-        for collection in (units.deleted, units.deleted_subjects, units.dirty, units.dirty_subjects, memory.dirty):
-            collection.clear()
-        return changes
-
-    def _step_changes(self) -> list[state.Change]:
-        changes: list[state.Change] = []
-        for index in sorted(self._dirty_tables):
-            records = state.encode_table(self._tables[index])
-            self._table_chunks[index] = len(records)
-            changes += records
-        self._dirty_tables.clear()
-        for index, open_step in sorted(self._tally.steps.items()):
-            unsaved = [entry for entry in open_step.unsaved if not entry.dead]
-            open_step.unsaved.clear()
-            for part in state.parts(unsaved):
-                self._sequence += 1
-                self._entry_records.setdefault(index, []).append(self._sequence)
-                changes.append((_entries_key(index, self._sequence), state.encode(part)))
-        for tag in sorted(self._tally.unsaved_voids):
-            changes += self._void_changes(tag)
-        self._tally.unsaved_voids.clear()
-        return changes
-
-    def _void_changes(self, tag: int) -> list[state.Change]:
-        voids = [(mention, void[0]) for mention, void in sorted(self._tally.voids.items()) if void[1] == tag]
-        changes: list[state.Change] = [(_void_key(tag, i), state.encode(p)) for i, p in enumerate(state.parts(voids))]
-        changes += ((_void_key(tag, i), None) for i in range(len(changes), self._void_chunks.pop(tag, 0)))
-        if voids:
-            self._void_chunks[tag] = len(state.parts(voids))
-        return changes
-
-    def _catalogue_changes(self) -> list[state.Change]:
-        lots = [(product, lot, *facts) for product, known in self._catalogue.items() for lot, facts in known.items()]
-        parts = state.parts(lots)
-        changes: list[state.Change] = [(b"c" + state.number(i), state.encode(part)) for i, part in enumerate(parts)]
-        changes += ((b"c" + state.number(i), None) for i in range(len(parts), self._catalogue_chunks))
-        self._catalogue_chunks, self._catalogue_dirty = len(parts), False
-        return changes
-
-    @classmethod
-    def restore(cls, policy: DetectionPolicy, records: Iterable[tuple[bytes, bytes]], *, versions: str = "") -> Self:
-        """A detector that goes on where the one that wrote these records stood; without records, a new one.
-
-        A policy that came in band holds before the given one.
+        Args:
+            step: number of the step; ascending from call to call.
+            tallies: what the units that were spoken of added up to.
+            opened: spikes that opened in the step, as they are now.
+            closed: spikes that closed in it.
 
         Raises:
-            TerminalError: records of another format or damaged ones, or a policy whose steps the state does not have.
+            TerminalError: the step has been passed already.
         """
-        by_kind: dict[bytes, dict[bytes, bytes]] = {}
-        for key, value in records:
-            by_kind.setdefault(key[:1], {})[key[1:]] = value
-        if not by_kind:
-            return cls(policy, versions=versions)
-        if b"h" not in by_kind:
-            raise TerminalError("the detection state has no header")
-        header = state.decode_header(by_kind[b"h"][b""])
-        kept = header.policy
-        other_steps = (kept.step, kept.time_zone) != (policy.step, policy.time_zone)
-        if other_steps and header.next_step is not None and not header.policy_version:
-            raise TerminalError(
-                f"detection.step, time_zone: the state has steps of {kept.step} in {kept.time_zone}; put it back, or take a new data_dir"
-            )
-        detector = cls(kept if header.policy_version else policy, versions=versions)
-        detector._restore_header(header)
-        detector._restore_catalogue(by_kind.get(b"c", {}), header)
-        detector._restore_units(by_kind)
-        detector._restore_steps(by_kind)
-        for value in by_kind.get(b"g", {}).values():
-            detector._signals.add(state.decode(value, OpenSignal))
-        detector._signals.dirty.clear()
-        return detector
+        known = self._known
+        if known.next_step is None:
+            self._begin(step)
+        if step < self._upcoming():
+            raise TerminalError("step counts must be given in the order of their steps")
+        self._skip(step)
+        self._apply_catalogue(step)
+        for signal in closed:
+            self._spikes.end(signal, step)
+        if tallies:
+            table, _ = self._count(step, tallies, step)
+            table.final = True
+            self._spikes.hear(table, self._rules.steps.start(step))
+        for held in opened:
+            self._units.register([held.series[0]], step, known.heard, known.catalogue)
+            self._signals.add(held)
+        self._settle_final(step)
+        self._drop_old_tables(step)
+        self._pass(step)
+        known.next_step = step + 1
 
-    def _restore_header(self, header: state.Header) -> None:
-        self._policy_version, self._catalogue_version = header.policy_version, header.catalogue_version
-        self._next, self._final_before = header.next_step, header.final_before
-        self._heard, self._sequence = header.heard, header.sequence
-        self._tally.latest = header.latest
-        self._gaps = {(source, start): end for source, start, end in header.gaps}
+    def resume(self, watermark: int | None, severe: Iterable[OpenSignal] = (), grave: Iterable[Entry] = ()) -> None:
+        """All of the past has been recalled: go on from this watermark (ms UTC; None: from the last step).
 
-    def _restore_catalogue(self, chunks: dict[bytes, bytes], header: state.Header) -> None:
-        for _, value in sorted(chunks.items()):
-            rows = state.decode(value, list[tuple[str, str, float | None, int | None, int | None]])
-            for product, lot, units, sold_from, sold_until in rows:
-                self._catalogue.setdefault(product, {})[lot] = Lot(units, sold_from, sold_until)
-        self._catalogue_chunks = len(chunks)
-        self._catalogue_applied = header.catalogue_applied
-        self._rules = self._rules._replace(versions=self._versions(), lots=self._lots())
+        Closed steps take no more corrections: the entries that would have to be counted again are not there.
 
-    def _restore_units(self, by_kind: dict[bytes, dict[bytes, bytes]]) -> None:
-        units = {state.decode(key, tuple[str, str, str]): value for key, value in by_kind.get(b"u", {}).items()}
-        subjects = {state.decode(key, tuple[str, str]): value for key, value in by_kind.get(b"s", {}).items()}
-        state.restore_units(self._units, units, subjects)
-        if self._catalogue_applied:
-            self._units.describe_all(self._catalogue)
-            self._units.dirty.clear()
-        for key, value in by_kind.get(b"m", {}).items():
-            self._severity.memory.entries[state.decode(key, tuple[str, str, str])] = state.decode(value, list[Entry])
-
-    def _restore_steps(self, by_kind: dict[bytes, dict[bytes, bytes]]) -> None:
-        tables: dict[int, list[bytes]] = {}
-        for key, value in sorted(by_kind.get(b"t", {}).items()):
-            tables.setdefault(_number(key[:8]), []).append(value)
-        for index, chunks in tables.items():
-            self._tables[index] = state.restore_table(index, chunks)
-            self._table_chunks[index] = len(chunks)
-        for key, value in by_kind.get(b"v", {}).items():
-            for mention, revision in state.decode(value, list[tuple[str, int]]):
-                self._tally.voids[mention] = (revision, _number(key[:8]))
-            self._void_chunks[_number(key[:8])] = max(self._void_chunks.get(_number(key[:8]), 0), _number(key[8:]) + 1)
-        for key, value in sorted(by_kind.get(b"e", {}).items()):
-            index = _number(key[:8])
-            self._entry_records.setdefault(index, []).append(_number(key[8:]))
-            for entry in state.decode(value, list[Entry]):
-                self._tally.restore(entry, index)
-            self._tally.steps.setdefault(index, OpenStep()).unsaved.clear()
-        self._tally.unsaved_voids.clear()
-        self._recount()
-
-    def _recount(self) -> None:
-        """Count all units of open steps again at the next close: a correction may have been pending for any of them."""
-        for index, table in sorted(self._tables.items()):
-            if not table.final:
-                open_step = self._tally.steps.setdefault(index, OpenStep())
-                for slot in table.slots.tolist():
-                    kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
-                    open_step.units.setdefault((kind, subject_id, lot), [])
-                open_step.dirty.update(open_step.units)
+        Args:
+            watermark: what has been promised.
+            severe: severe signals that are open.
+            grave: entries of closed steps that they rest on.
+        """
+        known = self._known
+        if watermark is not None:
+            end = self._rules.steps.index(watermark)
+            if known.next_step is None:
+                self._begin(end)
+            self._skip(end)
+        if known.next_step is not None:
+            known.final_before = max(known.final_before, known.next_step)
+            self._drop_old_tables(known.next_step - 1)
+        for held in severe:
+            self._signals.add(held)
+        known.grave.keep(grave)
 
 
-def _entries_key(step: int, sequence: int) -> bytes:
-    return b"e" + state.number(step) + state.number(sequence)
-
-
-def _void_key(tag: int, chunk: int) -> bytes:
-    return b"v" + state.number(tag) + state.number(chunk)
-
-
-def _number(data: bytes) -> int:
-    return int.from_bytes(data, "big") - (1 << 63)
+def _in_force(version: str, current: str) -> bool:
+    """Whether an update names what is in force already; what has no name never is."""
+    return version != "" and version == current

@@ -62,10 +62,10 @@ class Memory:
 class SeverityPath:
     """Opens, updates and closes the severe signals of one detector."""
 
-    def __init__(self, tally: Tally, signals: OpenSignals) -> None:
+    def __init__(self, tally: Tally, signals: OpenSignals, memory: Memory) -> None:
         self._tally = tally
         self._signals = signals
-        self.memory = Memory()
+        self._memory = memory
         self._reviewed: dict[SeriesKey, list[Entry]] = {}
 
     def at_once(self, grave: Iterable[Entry], rules: Rules) -> list[Signal]:
@@ -143,8 +143,8 @@ class SeverityPath:
 
     def finish(self, step: int, rules: Rules) -> None:
         """The step is final: remember its grave entries for pairs that are yet to come, forget what is too old."""
-        self.memory.keep(self._severe_of(step))
-        self.memory.forget(rules.steps.end(step) - 2 * _quiet_ms(rules.policy) - DAY_MS)
+        self._memory.keep(self._severe_of(step))
+        self._memory.forget(rules.steps.end(step) - 2 * _quiet_ms(rules.policy) - DAY_MS)
 
     def _severe_of(self, step: int) -> list[Entry]:
         open_step = self._tally.steps.get(step)
@@ -161,7 +161,7 @@ class SeverityPath:
 
     def _about(self, series: SeriesKey, known: Mapping[SeriesKey, list[Entry]]) -> list[Entry]:
         """The same with what is remembered, in the order of events."""
-        remembered = [entry for entry in self.memory.entries.get(series[0], ()) if entry.severe_type == series[1]]
+        remembered = [entry for entry in self._memory.entries.get(series[0], ()) if entry.severe_type == series[1]]
         return sorted((*remembered, *known.get(series, ())), key=_order)
 
     def _review(self, held: OpenSignal, known: list[Entry], step: int, rules: Rules) -> list[Signal]:

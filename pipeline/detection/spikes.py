@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import betainc
 
 from pipeline.detection.concentration import Member, concentration, held_by_one_carrier, held_by_one_lot
+from pipeline.detection.counts import StepTable
 from pipeline.detection.evidence import historic, opening, strongest
 from pipeline.detection.exposure import Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
@@ -99,6 +100,22 @@ class Spikes:
         if held.grown():
             return [self._tell(held, scan, cell, rules, closing=False)]
         return []
+
+    def hear(self, table: StepTable, start: int) -> None:
+        """Add the voices of a past step (its start: ms UTC) to the open spikes whose last revision is older than it."""
+        for held in self._signals.of_kind("spike"):
+            unit, type_index = held.series
+            row = table.rows.get(self._units.index[unit])
+            if row is not None and held.signal.step_start < start:
+                held.voices += int(table.fresh[row, type_index])
+
+    def end(self, signal: Signal, step: int) -> None:
+        """A spike closed in a past step: windows do not reach back to it."""
+        unit, type_index = self._signals.by_id[signal.signal_id].series
+        slot = self._units.index[unit]
+        self._units.reset[slot, type_index] = step
+        self._units.dirty.add(slot)
+        self._signals.remove(signal.signal_id)
 
     def _tell(self, held: OpenSignal, scan: Scan, cell: Cell, rules: Rules, *, closing: bool) -> Signal:
         at = (cell.window, cell.row, cell.type_index)

@@ -1,4 +1,4 @@
-"""Snapshot of a detector: one msgpack record a unit, subject, open signal and block of open-step entries, and a header.
+"""Records of a detector's state: one of msgpack a unit, subject, open signal and block of open-step entries, and a header.
 
 ====  ==============================================  =======================================================
 key   then                                            value
@@ -13,9 +13,13 @@ e     step, sequence number                           entries of a step that is 
 v     tag, chunk number                               voids that may be forgotten with step ``tag``
 g     signal id                                       an open signal
 ====  ==============================================  =======================================================
+
+All records are of the header's format, which is raised with any change of what they hold: the structs of ``schemas`` within
+them (open signals, the policy) included. An older format is brought up to date when it is read, and written back.
 """
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,8 +31,8 @@ from pipeline.detection.units import SubjectKey, Units
 from pipeline.errors import TerminalError
 from schemas.policy import DetectionPolicy
 
-FORMAT = 1
-"""Version of the state. A newer one is refused; an older one will be brought up to date here when there is one."""
+FORMAT = 2
+"""Version of the state that is written. A newer one is refused, an older one brought up to date by `UPCASTERS`."""
 CHUNK = 1000
 """Rows, entries, voids or lots a record: a few hundred kilobytes at most."""
 
@@ -81,21 +85,50 @@ class Header(msgspec.Struct, array_like=True):
     sequence: int
     latest: int
     gaps: list[tuple[str, int, int | None]]
+    row_versions: str
 
 
-def decode_header(data: bytes) -> Header:
-    """The header of a snapshot.
+HEADER_KEY = b"h"
+
+Records = dict[bytes, bytes]
+
+
+def _name_row_versions(records: Records) -> Records:
+    """1 to 2: the header says what made the rows. Nobody noted it before; the next block of rows will say."""
+    _, *fields = decode(records[HEADER_KEY], list[Any])
+    return {**records, HEADER_KEY: encode([2, *fields, ""])}
+
+
+UPCASTERS: dict[int, Callable[[Records], Records]] = {1: _name_row_versions}
+"""Format n → what makes all records of format n + 1 of those of format n; what it is given stays as it is."""
+
+
+def upcast(records: Records) -> Records:
+    """The same state in the current format: the very same object if it already is.
 
     Raises:
-        TerminalError: it was written by another version of the state's format, or is damaged.
+        TerminalError: there is no header or it is damaged, or a format that this version cannot read.
     """
-    try:
-        version = msgspec.msgpack.decode(data)[0]
-    except (msgspec.DecodeError, IndexError, TypeError, KeyError) as error:
-        raise TerminalError(f"the header of the detection state cannot be read: {error}") from error
-    if version != FORMAT:
-        raise TerminalError(f"detection state has format {version!r}; this version reads {FORMAT}")
-    return decode(data, Header)
+    found = _format_of(records)
+    if found > FORMAT:
+        raise TerminalError(
+            f"the detection state was written by a newer version: it needs one that reads format {found}, and this one "
+            f"reads none above {FORMAT}"
+        )
+    for number in range(found, FORMAT):
+        if number not in UPCASTERS:
+            raise TerminalError(f"detection state of format {number} can no longer be read")
+        records = UPCASTERS[number](records)
+    return records
+
+
+def _format_of(records: Records) -> int:
+    if HEADER_KEY not in records:
+        raise TerminalError("the detection state has no header")
+    header = decode(records[HEADER_KEY], list[Any])
+    if not header or type(header[0]) is not int:
+        raise TerminalError("the header of the detection state cannot be read: it names no format")
+    return header[0]
 
 
 class UnitRecord(msgspec.Struct, array_like=True):
@@ -221,7 +254,7 @@ def restore_table(step: int, chunks: list[bytes]) -> StepTable:
     """The step table of these records, in the order of their chunk numbers."""
     records = [decode(data, TableRecord) for data in chunks]
     table = StepTable(step)
-    table.final = records[0].final
+    table.final, table.dirty = records[0].final, False
     integers = np.concatenate([np.frombuffer(record.integers, "<i4").reshape(-1, _WIDTH) for record in records])
     at = 0
     for name, width in _INTEGERS:

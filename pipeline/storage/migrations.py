@@ -77,7 +77,8 @@ def parse(name: str, text: str) -> Migration:
 
 def applied(engine: Engine) -> list[Applied]:
     """What the database has seen, in order of number; empty for a new one."""
-    if engine.query("EXISTS TABLE schema_migrations", "TSV").strip() != b"1":
+    (exists,) = msgspec.json.decode(engine.query("EXISTS TABLE schema_migrations")).values()
+    if not exists:
         return []
     lines = engine.query("SELECT number, name, checksum FROM schema_migrations FINAL ORDER BY number")
     return [msgspec.json.decode(line, type=Applied) for line in lines.splitlines()]
@@ -130,7 +131,7 @@ def _agree(seen: Applied, known: Migration | None) -> None:
 
 def _record(engine: Engine, migration: Migration) -> None:
     engine.execute(
-        "INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES "
-        f"({migration.number}, {literal(migration.name)}, {literal(migration.checksum)}, "
-        f"fromUnixTimestamp64Milli(toInt64({int(time.time() * 1000)}), 'UTC'))"
+        "INSERT INTO schema_migrations (number, name, checksum, applied_at) SELECT "
+        f"{migration.number}, {literal(migration.name)}, {literal(migration.checksum)}, "
+        f"fromUnixTimestamp64Milli(toInt64({int(time.time() * 1000)}), 'UTC')"
     )

@@ -9,12 +9,13 @@ import pytest
 
 from pipeline.alerting import notice
 from pipeline.detection.detector import Detector
+from pipeline.errors import TerminalError
 from pipeline.scoring.scorer import Scorer
 from pipeline.storage import native
 from pipeline.storage.rows import TABLES, columns_of
-from schemas.catalogue import CatalogueEntry
+from schemas.catalogue import CatalogueChunk, CatalogueEntry
 from schemas.codec import RawRecord, ScoredRecord, decode
-from schemas.control import Gap
+from schemas.control import CatalogueUpdate, Gap
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
 from schemas.policy import DetectionPolicy
@@ -62,6 +63,17 @@ def test_the_example_mention_is_understood(catalogue: list[CatalogueEntry]) -> N
 def test_control_records_are_taken_by_detection(name: str) -> None:
     detector = Detector(DetectionPolicy(step="1d"))
     assert detector.absorb(example(f"raw_record.{name}", RawRecord)).signals == []
+
+
+def test_a_catalogue_that_is_only_named_must_be_looked_up_first() -> None:
+    chunk: CatalogueChunk = example("catalogue_chunk", CatalogueChunk)
+    named: CatalogueUpdate = example("raw_record.catalogue_named", RawRecord)
+    detector = Detector(DetectionPolicy(step="1d"))
+    with pytest.raises(TerminalError, match=named.version):
+        detector.absorb(named)
+    assert (chunk.version, chunk.number + 1) == (named.version, chunk.chunks)
+    assert detector.absorb(CatalogueUpdate(chunk.version, chunk.entries)).signals == []
+    assert detector.absorb(named).signals == []  # in force by now
 
 
 def test_scored_blocks_are_detected_and_stored() -> None:

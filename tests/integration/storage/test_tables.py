@@ -4,8 +4,6 @@ import math
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from pipeline.errors import InvalidMessage, TerminalError
 from pipeline.storage.dead_letters import list_dead_letters, mark_replayed, show_dead_letter
@@ -13,7 +11,6 @@ from pipeline.storage.engine import QueryError
 from pipeline.storage.rows import TABLES
 from pipeline.storage.writer import write_block
 from schemas.control import Gap
-from schemas.scored import Objection
 
 HOUR = 3_600_000
 MIDNIGHT_IN_SHANGHAI = 1_735_660_800_000  # 2025-01-01 00:00 there, 2024-12-31 16:00 UTC
@@ -255,50 +252,3 @@ def test_a_block_is_bisected_to_its_poison_rows(engine, rows_of, a_row):
     assert "severity_in_range" in dead[0].detail
     write_block(engine, "dead_letters", dead)
     assert {one.reason for one in list_dead_letters(engine.query)} == {"poison_row"}
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
-
-
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.tuples(
-            TEXT,
-            TEXT,
-            st.lists(TEXT, max_size=3),
-            st.none() | st.integers(-4000, 4000).map(lambda quarters: quarters / 4),
-        ),
-        min_size=1,
-        max_size=20,
-    )
-)
-def test_any_text_survives_the_engine(engine, rows_of, a_row, drawn):
-    engine.execute("TRUNCATE TABLE mentions")
-    rows = [
-        a_row(
-            mention_id=str(i),
-            text=text,
-            carrier=carrier,
-            rating=rating,
-            objections=[Objection("price", subtype, (0, 2**32 - 1), "neutral") for subtype in subtypes],
-        )
-        for i, (text, carrier, subtypes, rating) in enumerate(drawn)
-    ]
-    engine.insert("mentions", rows)
-    seen = rows_of(
-        "SELECT text, carrier, objection_subtype AS s, objection_span_end AS e, rating FROM v_mentions "
-        "ORDER BY toUInt32(mention_id)"
-    )
-    assert [(one["text"], one["carrier"], one["s"], one["rating"]) for one in seen] == [
-        (text, carrier, subtypes, rating) for text, carrier, subtypes, rating in drawn
-    ]
-    assert all(end == 2**32 - 1 for one in seen for end in one["e"])
-
-
-def test_more_words_than_a_byte_can_number(engine, rows_of, a_row):
-    rows = [a_row(mention_id=str(i), product_batch_id=f"L{i}") for i in range(70_000)]
-    engine.insert("mentions", rows)
-    assert rows_of(
-        "SELECT uniqExact(product_batch_id) AS n, countIf(product_batch_id != concat('L', mention_id)) AS bad FROM v_mentions"
-    ) == [{"n": 70_000, "bad": 0}]

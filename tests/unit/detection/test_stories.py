@@ -246,7 +246,7 @@ def test_a_policy_takes_effect_at_the_next_step() -> None:
     strict = PolicyUpdate("p2", replace(DAILY, minimum_voices=10_000))
     outputs = run(Detector(DAILY), [*days(parts[:28]), strict, *days(parts[28:], 28)])
     assert outputs.signals == []
-    assert outputs.step_counts[-1].versions == "policy=p2"
+    assert outputs.step_counts[-1].versions == "v policy=p2"
 
 
 def test_closing_a_history_closes_the_open_step_and_leaves_it_provisional() -> None:

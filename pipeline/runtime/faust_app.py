@@ -1,0 +1,272 @@
+"""The Faust worker of a stage: takes blocks of records, has the stage process them, commits, acknowledges.
+
+Faust gives what it is good at: membership in a consumer group, rebalancing, flow control, a supervised loop. What must not
+go wrong is done here: a block is acknowledged only when it is committed, and any error ends the process, because Faust
+would acknowledge the failing block and go on behind it.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+
+from pipeline import metrics
+from pipeline.errors import TransientError
+from pipeline.runtime import faust_transport
+from pipeline.runtime.health import Health
+from pipeline.runtime.kafka import Names
+from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint
+from pipeline.runtime.stage import PartitionStage, Record, Stage, record_version
+from pipeline.settings import KafkaSettings, duration_ms
+
+BLOCK_RECORDS = 3000
+"""Records taken together at most; what waits when a block is done is the next one."""
+BLOCK_SECONDS = 0.05
+"""How long a block waits for further records."""
+DRAIN_SECONDS = 20.0
+"""How long a stopping worker may take for the blocks in hand."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Claim:
+    """An input partition that this worker holds."""
+
+    checkpoint: KafkaCheckpoint
+    work: PartitionStage
+    position: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class FaustWorker:
+    """Runs one stage until ``stop`` is set or something goes wrong.
+
+    Args:
+        settings: the brokers.
+        stage: what to run.
+        stop: set by a signal: blocks in hand are finished and committed.
+        health: told when state is restored, and that the loop turns.
+    """
+
+    def __init__(self, settings: KafkaSettings, stage: Stage, stop: threading.Event, health: Health) -> None:
+        faust_transport.assert_checked_versions()
+        self._settings = settings
+        self._stage = stage
+        self._stop = stop
+        self._health = health
+        self._names = Names(settings)
+        self._claims = Claims(settings, stage)
+        self._held: dict[int, Claim] = {}
+        self._changing = asyncio.Lock()
+        self._settled = asyncio.Event()
+        """Set while the assignment is known and begun on: Faust hands out records before that."""
+        self._failure: BaseException | None = None
+        self._ended = asyncio.Event()
+        self._app = self._make_app()
+
+    def _make_app(self) -> Any:
+        session = duration_ms(self._settings.session_timeout) / 1000
+        app = faust.App(
+            self._names.group(self._stage.name),
+            broker=[f"kafka://{host}" for host in self._settings.bootstrap_servers.split(",")],
+            broker_credentials=_credentials(self._settings),
+            broker_session_timeout=session,
+            broker_heartbeat_interval=session / 4,
+            broker_request_timeout=max(40.0, session + 5),
+            broker_max_poll_interval=300.0,
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=4 << 20,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            stream_wait_empty=False,
+            stream_buffer_maxsize=2 * BLOCK_RECORDS,
+            datadir="/nonexistent",
+            loghandlers=[],
+        )
+        app.conf.web_tables_enabled = False
+        app.transport = faust_transport.CommittedTransport(app.conf.broker, app, loop=app.loop)
+        topic = app.topic(self._names.topic(self._stage.topic), key_serializer="raw", value_serializer="raw")
+        app.agent(topic, concurrency=1, name=self._stage.name)(self._work)
+        app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]
+        app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]
+        return app
+
+    async def run(self) -> None:
+        """Run to the end.
+
+        Raises:
+            TransientError, TerminalError: what ended it; the process must end too.
+        """
+        self._app.finalize()
+        waiter = asyncio.create_task(self._watch())
+        starter = asyncio.create_task(self._app.start())
+        try:
+            await asyncio.wait({waiter, starter}, return_when=asyncio.FIRST_COMPLETED)
+            if starter.done() and not waiter.done():
+                starter.result()
+                await waiter
+        finally:
+            self._health.ready = False
+            await self._leave(waiter)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _watch(self) -> None:
+        """Until told to stop, or an error."""
+        while not self._stop.is_set() and not self._ended.is_set() and not self._app.should_stop:
+            await asyncio.sleep(0.1)
+        if self._app.should_stop and not self._stop.is_set() and self._failure is None:
+            self._failure = self._app.crash_reason or TransientError("the worker's loop has ended by itself")
+
+    async def _leave(self, waiter: "asyncio.Task[None]") -> None:
+        waiter.cancel()
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._drop(list(self._held))  # waits for blocks in hand
+                await self._app.stop()
+        except TimeoutError:
+            _log.warning("blocks in hand were not finished within %.0f s; they will be read again", DRAIN_SECONDS)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._health.ready = False
+        self._ended.set()
+
+    # -- partitions ------------------------------------------------------------------------------------------------
+
+    async def _assigned(self, _app: Any, assigned: Iterable[Any], **_: Any) -> None:
+        """Partitions that stay are kept as they are: were they someone else's meanwhile, we were fenced, and will notice."""
+        wanted = {tp.partition for tp in assigned if tp.topic == self._names.topic(self._stage.topic)}
+        try:
+            async with self._changing:
+                await self._drop([one for one in self._held if one not in wanted])
+                await self._take(sorted(wanted - self._held.keys()))
+            self._settled.set()
+            self._health.ready = True
+            metrics.PARTITIONS.labels(self._stage.name).set(len(self._held))
+        except Exception as error:
+            self._fail(error)
+
+    async def _revoked(self, _app: Any, _revoked: Iterable[Any], **_: Any) -> None:
+        """A block in hand is finished before its partition may go; what is really gone is told by the next assignment."""
+        self._settled.clear()
+        for claim in list(self._held.values()):
+            async with claim.lock:
+                pass
+
+    async def _drop(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            claim = self._held.pop(partition)
+            async with claim.lock:
+                await claim.checkpoint.close()
+
+    async def _take(self, partitions: Sequence[int]) -> None:
+        """Fence, then read positions and states, then begin."""
+        if not partitions:
+            return
+        begin = time.monotonic()
+        checkpoints = await asyncio.gather(*(self._claims.claim(one) for one in partitions))
+        positions = await self._claims.positions(partitions)
+        states = await self._claims.states(partitions)
+        for partition, checkpoint in zip(partitions, checkpoints, strict=True):
+            offset, note = positions.get(partition, (0, ""))
+            work = self._stage.claim(partition, states[partition], note)
+            self._held[partition] = Claim(checkpoint, work, offset)
+            metrics.STATE_RECORDS.labels(self._stage.name, str(partition)).set(len(states[partition]))
+            await asyncio.sleep(0)
+        metrics.RESTORE_SECONDS.labels(self._stage.name).set(time.monotonic() - begin)
+        _log.info("partitions %s: ready after %.1f s", ",".join(map(str, partitions)), time.monotonic() - begin)
+
+    # -- blocks ----------------------------------------------------------------------------------------------------
+
+    async def _work(self, stream: Any) -> None:
+        async for events in stream.noack_take(BLOCK_RECORDS, within=BLOCK_SECONDS):
+            self._health.turned()
+            if self._ended.is_set():
+                return
+            try:
+                await self._process(events)
+            except Exception as error:
+                self._fail(error)
+                await asyncio.sleep(3600)  # nothing may follow; the process ends
+            for event in events:
+                await stream.ack(event)
+
+    async def _process(self, events: Sequence[Any]) -> None:
+        blocks: dict[int, list[Record]] = {}
+        for event in events:
+            record = _record(event.message)
+            blocks.setdefault(record.partition, []).append(record)
+        await asyncio.gather(*(self._process_block(partition, block) for partition, block in blocks.items()))
+
+    async def _process_block(self, partition: int, records: list[Record]) -> None:
+        await self._settled.wait()
+        claim = self._held.get(partition)
+        if claim is None:
+            return  # gone while its records waited; whoever has it now reads them
+        async with claim.lock:
+            if self._held.get(partition) is not claim:
+                return
+            fresh = [record for record in records if record.offset >= claim.position]
+            if not fresh:
+                return
+            result = claim.work.process(fresh)
+            await asyncio.sleep(0)
+            position = fresh[-1].offset + 1
+            processed = time.monotonic()
+            await claim.checkpoint.commit(result.outputs, result.state, position, result.note)
+            claim.position = position
+            self._note(fresh, processed)
+
+    def _note(self, records: Sequence[Record], processed: float) -> None:
+        now = time.monotonic()
+        metrics.RECORDS.labels(self._stage.name).inc(len(records))
+        metrics.CHECKPOINT_SECONDS.labels(self._stage.name).observe(now - processed)
+        metrics.COMMITTED.set(time.time())
+        metrics.RECORD_AGE.labels(self._stage.name).observe(max(0.0, time.time() - records[0].timestamp / 1000))
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.key,
+        message.value or b"",
+        record_version(message.headers),
+        int(message.timestamp * 1000),
+    )
+
+
+def _credentials(settings: KafkaSettings) -> Any:
+    from pipeline.runtime.kafka_checkpoint import client_options
+
+    options = client_options(settings)
+    context = options.get("ssl_context")
+    if not settings.security_protocol.startswith("SASL"):
+        return faust.SSLCredentials(context) if context is not None else None
+    if settings.token_file is not None:
+        return faust.OAuthCredentials(oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context)
+    return faust.SASLCredentials(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=context,
+        mechanism=settings.sasl_mechanism,
+    )
+
+
+def run_worker(settings: KafkaSettings, stage: Callable[[], Stage], stop: threading.Event, health: Health) -> None:
+    """Run a stage in this thread until ``stop`` is set; errors as ``FaustWorker.run``."""
+
+    async def main() -> None:
+        await FaustWorker(settings, stage(), stop, health).run()
+
+    asyncio.run(main())

@@ -1,0 +1,570 @@
+"""Kafka as this system uses it: names of topics and groups, and kafka-python's clients made from the settings.
+
+What kafka-python raises is translated here: ``errors`` is the only place that looks at its exceptions.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, OffsetSpec
+from kafka.net.sasl.oauth import AbstractTokenProvider
+
+from pipeline.errors import ConfigurationError, TerminalError, TransientError
+from pipeline.settings import KafkaSettings, duration_ms, password, read_secret
+
+APPLICATION = "complaint-radar"
+RECORD_BYTES = 1_000_000
+"""Largest record that we write: a broker takes 1,048,588 bytes unless told otherwise, headers included."""
+_START_SECONDS = 60
+"""How long a starting process waits for the brokers before it gives up; its supervisor then tries again."""
+_ADMIN_SECONDS = 10
+"""How long an admin client waits for the brokers: a person is waiting for it."""
+
+
+class Names:
+    """Names on the brokers: all begin with the configured prefix, so that several systems may share them."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._prefix = settings.prefix
+
+    def topic(self, name: str) -> str:
+        """A topic of ``schemas/topics.yaml`` as the brokers know it."""
+        return f"{self._prefix}{name}"
+
+    def group(self, stage: str) -> str:
+        """Consumer group of a stage."""
+        return f"{self._prefix}{APPLICATION}-{stage}"
+
+    def transactional_id(self, stage: str, partition: int | None = None) -> str:
+        """Transactional id of a stage, for one input partition of it or, without one, for the whole."""
+        return self.group(stage) if partition is None else f"{self.group(stage)}-{partition}"
+
+
+class TopicSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of ``schemas/topics.yaml``."""
+
+    name: str
+    value: str
+    key: str
+    partitions: int
+    retention: str
+    cleanup: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    table: str | None = None
+    config: Mapping[str, str] | None = None
+
+    def properties(self, min_insync_replicas: int) -> dict[str, str]:
+        """Topic configuration on the broker."""
+        retention = "-1" if self.retention == "forever" else str(duration_ms(self.retention))
+        return {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": retention,
+            "min.insync.replicas": str(min_insync_replicas),
+            **(self.config or {}),
+        }
+
+
+@cache
+def topic_specs() -> dict[str, TopicSpec]:
+    """All topics, by name."""
+    text = files("schemas").joinpath("topics.yaml").read_text(encoding="utf-8")
+    return {name: msgspec.convert({"name": name, **entry}, TopicSpec) for name, entry in yaml.safe_load(text).items()}
+
+
+class FileToken(AbstractTokenProvider):  # type: ignore[misc]
+    """OAUTHBEARER token out of a file that something else keeps fresh."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def token(self) -> str:
+        """The current token."""
+        return read_secret(self._path)
+
+
+def client_options(settings: KafkaSettings, client: str) -> dict[str, Any]:
+    """Options that every client of kafka-python takes.
+
+    Args:
+        settings: addresses and security.
+        client: name that the brokers' logs and quotas know this client by.
+
+    Raises:
+        ConfigurationError: a secret cannot be read.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "client_id": f"{APPLICATION}-{client}",
+        "security_protocol": settings.security_protocol,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+        "reconnect_backoff_max_ms": 1000,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options |= {
+            "ssl_cafile": _text(settings.ca_file),
+            "ssl_certfile": _text(settings.certificate_file),
+            "ssl_keyfile": _text(settings.key_file),
+        }
+    if settings.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        if settings.token_file is not None:
+            options["sasl_oauth_token_provider"] = FileToken(settings.token_file)
+        else:
+            options |= {"sasl_plain_username": settings.username, "sasl_plain_password": password(settings)}
+    return options
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path is not None else None
+
+
+@contextmanager
+def errors(what: str) -> Iterator[None]:
+    """Turn errors of kafka-python into ours.
+
+    Args:
+        what: was being done, in words that end well in ``: broker says …``.
+
+    Raises:
+        ConfigurationError: refused for good: credentials, rights, a topic that is not there.
+        TerminalError: another process has taken this one's place.
+        TransientError: anything else; the brokers may be back soon.
+    """
+    try:
+        yield
+    except _FENCED as error:
+        raise TerminalError(f"{what}: another process has taken over ({type(error).__name__})") from error
+    except _REFUSED as error:
+        raise ConfigurationError(f"kafka: {what}: {type(error).__name__}: {error}") from error
+    except kafka_errors.KafkaError as error:
+        raise TransientError(f"kafka: {what}: {type(error).__name__}: {error}") from error
+
+
+_FENCED = (
+    kafka_errors.ProducerFencedError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.FencedInstanceIdError,
+)
+_REFUSED = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.TransactionalIdAuthorizationFailedError,
+    kafka_errors.UnknownTopicOrPartitionError,
+    kafka_errors.InvalidConfigurationError,
+    kafka_errors.InvalidPartitionsError,
+    kafka_errors.InvalidReplicationFactorError,
+    kafka_errors.PolicyViolationError,
+)
+
+
+def commit(reader: Any, positions: Mapping[Any, int]) -> bool:
+    """Commit the next offsets of partitions that the reader still holds.
+
+    Returns:
+        False if the group has been shared out anew meanwhile: whoever has the partitions now reads from the older offsets.
+    """
+    held = reader.assignment()
+    offsets = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items() if tp in held}
+    try:
+        reader.commit(offsets)
+    except _REBALANCED:
+        return False
+    return True
+
+
+_REBALANCED = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+)
+
+
+@contextmanager
+def admin(settings: KafkaSettings) -> Iterator[Any]:
+    """An admin client, closed at the end. Errors as ``errors``."""
+    with errors(f"brokers {settings.bootstrap_servers}"):
+        client = _admin_client(settings)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def _admin_client(settings: KafkaSettings) -> Any:
+    options = client_options(settings, "admin")
+    for unknown in ("allow_auto_create_topics", "metrics_enabled"):
+        options.pop(unknown)
+    try:
+        return KafkaAdminClient(**options, bootstrap_timeout_ms=_ADMIN_SECONDS * 1000)
+    except kafka_errors.KafkaTimeoutError as error:
+        # kafka-python tells a login that is refused, and TLS where there is none, no otherwise than silence.
+        raise TransientError(
+            f"kafka: brokers {settings.bootstrap_servers}: no answer within {_ADMIN_SECONDS} s; if they are up, they speak "
+            f"another kafka.security_protocol than {settings.security_protocol}, or refuse the login"
+        ) from error
+
+
+def consumer(settings: KafkaSettings, client: str, **options: Any) -> Any:
+    """A consumer that sees committed records only and commits nothing by itself. Errors as ``errors``."""
+    with errors(f"brokers {settings.bootstrap_servers}"):
+        return KafkaConsumer(
+            **client_options(settings, client),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            **options,
+        )
+
+
+def read_to_end(settings: KafkaSettings, client: str, topic: str) -> Iterator[Any]:
+    """The committed records of a whole topic as it stands now. Errors as ``errors``.
+
+    A transaction that is open now is not waited for: what it writes is not part of now. Whoever must see it fences its
+    producer first.
+    """
+    with errors(f"reading {topic}"):
+        reader = consumer(settings, client)
+        try:
+            partitions = [TopicPartition(topic, number) for number in sorted(partitions_of(reader, topic))]
+            reader.assign(partitions)
+            reader.seek_to_beginning(*partitions)
+            ends = reader.end_offsets(partitions)
+            waiting = {one for one in partitions if reader.position(one) < ends[one]}
+            while waiting:
+                for records in reader.poll(timeout_ms=200).values():
+                    yield from records
+                waiting = {one for one in waiting if reader.position(one) < ends[one]}
+        finally:
+            reader.close()
+
+
+def partitions_of(client: Any, topic: str) -> set[int]:
+    """Numbers of a topic's partitions.
+
+    Raises:
+        ConfigurationError: there is no such topic.
+    """
+    found: Iterable[int] | None = client.partitions_for_topic(topic)
+    if not found:
+        raise ConfigurationError(f"kafka: there is no topic {topic}: make it by `complaint-radar topics`")
+    return set(found)
+
+
+# -- the brokers and what they hold ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The brokers that answered."""
+
+    brokers: int
+    """Registered ones; one that is down for the moment counts, for it may hold replicas."""
+    version: str
+    """Newest Kafka version whose protocol they speak."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic as the brokers have it."""
+
+    partitions: int
+    replicas: int
+    """Of the partition that has fewest."""
+    leaderless: int = 0
+    """Partitions that nobody can read or write now."""
+    lagging: int = 0
+    """Partitions with a replica that is not in sync."""
+    config: Mapping[str, str | None] | None = None
+    """The values asked for, as far as the brokers know them; None: they do not tell."""
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """A consumer group that has committed offsets."""
+
+    members: bool
+    """Somebody is at work in it, or is about to be."""
+    behind: int
+    """Offsets between what is committed and the end; ends of transactions count as one each."""
+    lost: int
+    """Offsets that the brokers deleted before the group had passed them."""
+
+
+def reach(settings: KafkaSettings, patience: float = 5.0) -> None:
+    """Connect to the brokers without speaking Kafka: tells at once, and in words, what a client only retries.
+
+    Args:
+        settings: addresses and security.
+        patience: seconds for each address.
+
+    Raises:
+        TransientError: none of the addresses can be reached; says why, for each.
+        ConfigurationError: an address without a port; a certificate cannot be read.
+    """
+    reasons = []
+    for address in settings.bootstrap_servers.split(","):
+        reason = _unreachable(settings, address, patience)
+        if not reason:
+            return
+        reasons.append(f"{address}: {reason}")
+    raise TransientError(f"kafka: no broker can be reached: {'; '.join(reasons)}")
+
+
+def _unreachable(settings: KafkaSettings, address: str, patience: float) -> str:
+    """Why an address cannot be reached; empty if it can."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "@" in address:
+        # What stands before an @ would be a password, and is not repeated.
+        shown = "" if "@" in address else f"{address!r} does not do; "
+        raise ConfigurationError(
+            f"kafka.bootstrap_servers: {shown}an address is host:port; user and password have keys of their own"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), patience) as plain:
+            if not settings.security_protocol.endswith("SSL"):
+                return ""
+            with _tls(settings).wrap_socket(plain, server_hostname=host.strip("[]")):
+                return ""
+    except ssl.SSLError as error:
+        return f"no TLS connection ({error.reason or error}{_verification(error)})"
+    except TimeoutError:
+        return f"no answer within {patience:g} s"
+    except (OSError, OverflowError) as error:
+        return str(getattr(error, "strerror", None) or error)
+
+
+def _tls(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=_text(settings.ca_file))
+        if settings.certificate_file is not None:
+            context.load_cert_chain(settings.certificate_file, settings.key_file)
+    except OSError as error:  # of which ssl.SSLError is one
+        raise ConfigurationError(
+            f"kafka: ca_file, certificate_file or key_file cannot be used: {error.strerror or error}"
+        ) from None
+    return context
+
+
+def _verification(error: ssl.SSLError) -> str:
+    return f": {error.verify_message}" if isinstance(error, ssl.SSLCertVerificationError) else ""
+
+
+def cluster(client: Any) -> Cluster:
+    """The brokers, told by an admin client. Errors as ``errors``."""
+    with errors("looking at the brokers"):
+        brokers = [one["broker_id"] for one in client.describe_cluster()["brokers"]]
+        version = client.get_broker_version_data(min(brokers)).broker_version
+    return Cluster(len(brokers), ".".join(map(str, version)))
+
+
+def topic_states(client: Any, topics: Mapping[str, Collection[str]]) -> dict[str, TopicState]:
+    """Those of the topics that exist. Errors as ``errors``.
+
+    Args:
+        client: an admin client.
+        topics: names on the brokers, each with the configuration values that are wanted of it.
+    """
+    with errors("looking at the topics"):
+        found = {}
+        for one in client.describe_topics(list(topics)):
+            error = kafka_errors.for_code(one["error_code"])
+            if error is not kafka_errors.UnknownTopicOrPartitionError:
+                _raise(error, one["name"])
+                found[one["name"]] = one["partitions"]
+        wanted = [ConfigResource("TOPIC", name, list(topics[name])) for name in found]
+        told = client.describe_configs(wanted, config_filter="all")["topic"] if wanted else {}
+    return {name: _topic_state(partitions, told.get(name, {})) for name, partitions in found.items()}
+
+
+def _topic_state(partitions: list[dict[str, Any]], told: Mapping[str, Any]) -> TopicState:
+    return TopicState(
+        partitions=len(partitions),
+        replicas=min(len(one["replica_nodes"]) for one in partitions),
+        leaderless=sum(one["leader_id"] < 0 for one in partitions),
+        lagging=sum(len(one["isr_nodes"]) < len(one["replica_nodes"]) for one in partitions),
+        # Without the right to see it the answer is an error, which the library passes over.
+        config={name: value["value"] for name, value in told.items()} or None,
+    )
+
+
+def _raise(error: Any, words: str) -> None:
+    if error is not kafka_errors.NoError:
+        raise error(words)
+
+
+def make_topics(client: Any, topics: Mapping[str, TopicState]) -> set[str]:
+    """Make topics and wait until they can be used; gives the names of those that this call made.
+
+    One that somebody else has made meanwhile is left as it is. Errors as ``errors``.
+    """
+    wanted = {
+        name: {"num_partitions": one.partitions, "replication_factor": one.replicas, "configs": dict(one.config or {})}
+        for name, one in topics.items()
+    }
+    with errors("making topics"):
+        made = set()
+        for answer in client.create_topics(wanted, raise_errors=False)["topics"]:
+            error = kafka_errors.for_code(answer["error_code"])
+            if error is not kafka_errors.TopicAlreadyExistsError:
+                _raise(error, f"{answer['name']}: {answer.get('error_message') or ''}")
+                made.add(answer["name"])
+        client.wait_for_topics(list(topics))
+    return made
+
+
+def set_topic_config(client: Any, name: str, values: Mapping[str, str]) -> None:
+    """Set some values of a topic's configuration and leave the others; waits until the brokers tell the new ones.
+
+    Raises:
+        ConfigurationError: the brokers refuse it. Others as ``errors``.
+    """
+    with errors(f"configuring {name}"):
+        wanted = ConfigResource("TOPIC", name, dict(values))
+        # Unknown names would be a ValueError of the library; the brokers refuse them in their own words.
+        answer = client.alter_configs([wanted], raise_on_unknown=False, incremental=True)["topic"][name]
+    if answer != "OK":
+        raise ConfigurationError(f"kafka: configuring {name}: {answer}")
+
+    def told() -> bool:
+        config = topic_states(client, {name: values})[name].config or {}
+        return all(config.get(key) == value for key, value in values.items())
+
+    _wait(told)
+
+
+def _wait(seen: Callable[[], bool]) -> bool:
+    """Until what was just done is seen by whoever looks: a broker knows some milliseconds later than the controller.
+
+    Ends after two seconds all the same, and gives False: a value may be told in another form than it was given in.
+    """
+    end = time.monotonic() + 2
+    while not (there := seen()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return there
+
+
+def add_partitions(client: Any, name: str, count: int) -> bool:
+    """Bring a topic to ``count`` partitions, and wait for them; False: somebody else has, meanwhile. Errors as ``errors``."""
+
+    def there() -> bool:
+        return topic_states(client, {name: ()})[name].partitions >= count
+
+    with errors(f"adding partitions to {name}"):
+        (answer,) = client.create_partitions({name: count}, raise_errors=False).results
+        error = kafka_errors.for_code(answer.error_code)
+        if error is kafka_errors.InvalidPartitionsError and _wait(there):
+            return False
+        _raise(error, answer.error_message or "")
+    _wait(there)
+    return True
+
+
+def group_states(client: Any, groups: Mapping[str, Collection[str]]) -> dict[str, GroupState]:
+    """Those of the groups that exist. Errors as ``errors``.
+
+    Args:
+        client: an admin client.
+        groups: names on the brokers, each with the topics that the group may have read.
+    """
+    with errors("looking at the consumer groups"):
+        # Only groups that are there are asked for offsets: the first such question makes the brokers' own offsets topic.
+        listed = {one["group_id"]: one.get("group_state") or "" for one in client.list_groups()}
+        there = [name for name in groups if name in listed]
+        offsets = client.list_group_offsets(there) if there else {}
+        return {
+            name: _group_state(client, listed[name], groups[name], {tp: at.offset for tp, at in offsets[name].items()})
+            for name in there
+        }
+
+
+def _group_state(client: Any, state: str, topics: Collection[str], committed: Mapping[Any, int]) -> GroupState:
+    # A topic without any committed offset is one that the stage reads without its group.
+    read = {tp.topic for tp in committed} & set(topics)
+    partitions = [
+        TopicPartition(one["name"], part["partition_index"])
+        for one in (client.describe_topics(sorted(read)) if read else ())
+        for part in one["partitions"]
+    ]
+    first = _offsets(client, partitions, OffsetSpec.EARLIEST)
+    last = _offsets(client, partitions, OffsetSpec.LATEST)
+    return GroupState(
+        members=state not in ("Empty", "Dead", ""),
+        behind=sum(max(last[one] - max(committed.get(one, 0), first[one]), 0) for one in partitions),
+        lost=sum(max(first[one] - committed.get(one, 0), 0) for one in partitions),
+    )
+
+
+def _offsets(client: Any, partitions: Collection[Any], which: Any) -> dict[Any, int]:
+    if not partitions:
+        return {}
+    # What is not committed yet is not there for our stages.
+    found = client.list_partition_offsets(dict.fromkeys(partitions, which), isolation_level="read_committed")
+    return {one: at.offset for one, at in found.items()}
+
+
+def partition_count(settings: KafkaSettings, topic: str) -> int:
+    """Number of partitions of a topic. Errors as ``errors`` and ``partitions_of``."""
+    with errors(f"looking at {topic}"):
+        reader = consumer(settings, "look")
+        try:
+            return len(partitions_of(reader, topic))
+        finally:
+            reader.close()
+
+
+def unread(settings: KafkaSettings, group: str, topics: Collection[str]) -> int:
+    """Committed records of these topics that the group has not passed, within an offset a partition. Errors as ``errors``.
+
+    Offsets alone do not say it: ends of transactions take one each, and what was aborted is never passed by itself. So
+    where more than one offset is open, it is looked whether any record is to be had there.
+    """
+    with admin(settings) as client, errors(f"looking at {group}"):
+        partitions = [
+            TopicPartition(one["name"], part["partition_index"])
+            for one in client.describe_topics(sorted(topics))
+            for part in one["partitions"]
+        ]
+        ends = _offsets(client, partitions, OffsetSpec.LATEST)
+        offsets = client.list_group_offsets([group])[group] if _exists(client, group) else {}
+        committed = {tp: at.offset for tp, at in offsets.items()}
+    open_ = {tp: committed.get(tp, 0) for tp in partitions if ends[tp] - committed.get(tp, 0) > 1}
+    return sum(ends[tp] - open_[tp] for tp in _with_records(settings, open_, ends)) if open_ else 0
+
+
+def _exists(client: Any, group: str) -> bool:
+    return any(one["group_id"] == group for one in client.list_groups())
+
+
+def _with_records(settings: KafkaSettings, starts: Mapping[Any, int], ends: Mapping[Any, int]) -> set[Any]:
+    reader = consumer(settings, "look")
+    found: set[Any] = set()
+    try:
+        reader.assign(list(starts))
+        for tp, offset in starts.items():
+            reader.seek(tp, offset)
+        waiting = set(starts)
+        while waiting:
+            found |= reader.poll(timeout_ms=200).keys()
+            waiting = {tp for tp in waiting - found if reader.position(tp) < ends[tp]}
+            reader.pause(*found)
+    finally:
+        reader.close()
+    return found

@@ -1,0 +1,176 @@
+"""The Kafka twin of a checkpoint: one transaction of outputs, state and the next position of one input partition.
+
+The order that makes it safe: the producer of a partition is started first, which fences whoever had the partition before
+and ends its open transaction; only then are position and state read; what lies below the position is skipped. A producer
+that was fenced meanwhile fails at its next commit, and the process stops. (Verified with aiokafka 0.14 on Kafka 4.1 by
+kills and pauses: tests/integration/servers.)
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import IllegalStateError, KafkaError, ProducerFenced
+from aiokafka.helpers import create_ssl_context
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from pipeline.errors import TerminalError, TransientError
+from pipeline.runtime.kafka import APPLICATION, RECORD_BYTES, Names
+from pipeline.runtime.stage import Output, Stage, StateChange, StateRecord, version_headers
+from pipeline.settings import KafkaSettings, password, read_secret
+
+TRANSACTION_MS = 10_000
+"""After so long an open transaction is given up: until then readers wait for it."""
+
+
+class _FileToken(AbstractTokenProvider):  # type: ignore[misc]
+    def __init__(self, settings: KafkaSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    async def token(self) -> str:
+        assert self._settings.token_file is not None  # noqa: S101 - the settings demand it with OAUTHBEARER
+        return read_secret(self._settings.token_file)
+
+
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Options that every client of aiokafka takes; see ``pipeline.runtime.kafka.client_options``."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_context"] = create_ssl_context(
+            cafile=settings.ca_file, certfile=settings.certificate_file, keyfile=settings.key_file
+        )
+    if settings.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        if settings.token_file is not None:
+            options["sasl_oauth_token_provider"] = _FileToken(settings)
+        else:
+            options |= {"sasl_plain_username": settings.username, "sasl_plain_password": password(settings)}
+    return options
+
+
+class KafkaCheckpoint:
+    """Commits for one input partition. Make it by ``claim``."""
+
+    def __init__(self, producer: Any, stage: Stage, partition: int, names: Names) -> None:
+        self._producer = producer
+        self._names = names
+        self._group = names.group(stage.name)
+        self._input = TopicPartition(names.topic(stage.topic), partition)
+        self._state = names.topic(stage.state_topic) if stage.state_topic else None
+
+    async def commit(
+        self, outputs: Sequence[Output], state: Iterable[StateChange], position: int, note: str = ""
+    ) -> None:
+        """Make outputs, state and the next offset to be read durable and visible together, or none of them.
+
+        Raises:
+            TerminalError: fenced, or refused for good; the process must stop.
+            TransientError: not known whether it happened; the process must begin again from what is committed.
+        """
+        producer = self._producer
+        try:
+            await producer.begin_transaction()
+            sent = [await self._send(output) for output in outputs]
+            sent += [await producer.send(self._state, value, key, self._input.partition) for key, value in state]
+            await producer.send_offsets_to_transaction({self._input: OffsetAndMetadata(position, note)}, self._group)
+            await asyncio.gather(*sent)
+            await producer.commit_transaction()
+        except (ProducerFenced, IllegalStateError) as error:
+            raise TerminalError(f"{self._input}: another worker has taken over ({type(error).__name__})") from error
+        except KafkaError as error:
+            raise TransientError(f"{self._input}: not committed: {type(error).__name__}: {error}") from error
+
+    async def _send(self, output: Output) -> Any:
+        return await self._producer.send(
+            self._names.topic(output.topic),
+            output.value,
+            output.key,
+            output.partition,
+            headers=version_headers(output.topic),
+        )
+
+    async def close(self) -> None:
+        """Let go of the partition; a transaction that is open is aborted by whoever claims it next."""
+        await self._producer.stop()
+
+
+class Claims:
+    """Begins on input partitions: fences, then reads their positions and states."""
+
+    def __init__(self, settings: KafkaSettings, stage: Stage) -> None:
+        self._settings = settings
+        self._stage = stage
+        self._names = Names(settings)
+
+    async def claim(self, partition: int) -> KafkaCheckpoint:
+        """The checkpoint of a partition; whoever had it before is fenced from here on.
+
+        Raises:
+            TransientError: the brokers are not there.
+        """
+        producer = AIOKafkaProducer(
+            **client_options(self._settings),
+            client_id=f"{APPLICATION}-{self._stage.name}-{partition}",
+            transactional_id=self._names.transactional_id(self._stage.name, partition),
+            transaction_timeout_ms=TRANSACTION_MS,
+            acks="all",
+            linger_ms=2,
+            max_batch_size=256 * 1024,
+            max_request_size=RECORD_BYTES + 1000,
+        )
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await producer.stop()
+            raise TransientError(f"partition {partition} cannot be claimed: {error}") from error
+        return KafkaCheckpoint(producer, self._stage, partition, self._names)
+
+    async def positions(self, partitions: Collection[int]) -> dict[int, tuple[int, str]]:
+        """Committed next offset and note of each partition that has one."""
+        client = AIOKafkaAdminClient(**client_options(self._settings), client_id=f"{APPLICATION}-{self._stage.name}")
+        await client.start()
+        try:
+            wanted = [TopicPartition(self._names.topic(self._stage.topic), one) for one in partitions]
+            found = await client.list_consumer_group_offsets(self._names.group(self._stage.name), partitions=wanted)
+        finally:
+            await client.close()
+        return {tp.partition: (one.offset, one.metadata or "") for tp, one in found.items() if one.offset >= 0}
+
+    async def states(self, partitions: Collection[int]) -> Mapping[int, list[StateRecord]]:
+        """State records of each partition, by reading the state topic to its end."""
+        found: dict[int, dict[bytes, bytes]] = {one: {} for one in partitions}
+        if self._stage.state_topic is None or not found:
+            return {one: [] for one in found}
+        consumer = AIOKafkaConsumer(
+            **client_options(self._settings),
+            client_id=f"{APPLICATION}-{self._stage.name}-state",
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=8 << 20,
+        )
+        await consumer.start()
+        try:
+            topic = self._names.topic(self._stage.state_topic)
+            partitions_ = [TopicPartition(topic, one) for one in found]
+            consumer.assign(partitions_)
+            await consumer.seek_to_beginning(*partitions_)
+            ends = await consumer.end_offsets(partitions_)
+            waiting = set(partitions_)
+            while waiting := {one for one in waiting if await consumer.position(one) < ends[one]}:
+                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                    kept = found[tp.partition]
+                    for record in records:
+                        if record.value is None:
+                            kept.pop(record.key, None)
+                        else:
+                            kept[record.key] = record.value
+        finally:
+            await consumer.stop()
+        return {partition: list(records.items()) for partition, records in found.items()}

@@ -1,0 +1,191 @@
+"""``complaint-radar worker --stage store``: topics to ClickHouse. A plain consumer: Faust has nothing to give here.
+
+A block is written and acknowledged by the server, then its offsets are committed. What is read again after a crash is the
+same rows under the same keys. While the server is away the block in hand waits, and nothing else is fetched.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from pipeline import metrics
+from pipeline.errors import TransientError
+from pipeline.runtime import kafka
+from pipeline.runtime.dead_records import Decoder
+from pipeline.runtime.health import Health
+from pipeline.runtime.kafka import Names
+from pipeline.runtime.stage import Output, Record, record_version
+from pipeline.settings import KafkaSettings, duration_ms
+from pipeline.storage.engine import Engine
+from pipeline.storage.writer import write_block
+from schemas.codec import decode
+from schemas.control import Gap
+from schemas.dead_letter import DeadLetter
+from schemas.scored import ScoredBlock, ScoredRow
+from schemas.signal import Signal
+from schemas.step_count import StepCount
+
+TOPICS = ("mentions.scored.v1", "step_counts.v1", "signals.v1", "sources.v1", "dead_letters.v1")
+TABLES: dict[type[Struct], str] = {
+    ScoredRow: "mentions",
+    StepCount: "step_counts",
+    Signal: "signals",
+    Gap: "gaps",
+    DeadLetter: "dead_letters",
+}
+BLOCK_ROWS = 20_000
+"""Rows after which a block is written: a part a second on the server, not more."""
+BLOCK_SECONDS = 0.5
+"""… or after so long."""
+_POLL_MS = 100
+
+_log = logging.getLogger(__name__)
+
+
+class Block:
+    """Rows in hand, and the offsets after them."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Struct]] = {}
+        self.positions: dict[Any, int] = {}
+        self.since = time.monotonic()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write it."""
+        full = len(self) >= BLOCK_ROWS
+        return bool(self.positions) and (full or time.monotonic() - self.since > BLOCK_SECONDS)
+
+
+class Store:
+    """Reads committed records of five topics and writes them as rows.
+
+    Args:
+        settings: the brokers.
+        engine: the database; its tables are there.
+    """
+
+    def __init__(self, settings: KafkaSettings, engine: Engine) -> None:
+        names = Names(settings)
+        self._engine = engine
+        self._decoders = {names.topic(topic): Decoder[Any](topic, "store") for topic in TOPICS}
+        session = duration_ms(settings.session_timeout)
+        self._consumer = kafka.consumer(
+            settings,
+            "store",
+            group_id=names.group("store"),
+            session_timeout_ms=session,
+            heartbeat_interval_ms=session // 4,
+            max_poll_records=2000,
+            max_partition_fetch_bytes=4 << 20,
+        )
+        self._consumer.subscribe(list(self._decoders))
+
+    def run(self, stop: threading.Event, health: Health) -> None:
+        """Write until ``stop`` is set; the block in hand is finished.
+
+        Raises:
+            TransientError: the brokers are away; begin again with a new one.
+            TerminalError: going on would do harm.
+        """
+        block = Block()
+        with kafka.errors("reading"):
+            while not stop.is_set():
+                health.turned()
+                for tp, records in self._consumer.poll(timeout_ms=_POLL_MS).items():
+                    self._take(tp, records, block)
+                health.ready = bool(self._consumer.assignment())
+                if block.due:
+                    if not self._write(block, stop, health):
+                        return
+                    block = Block()
+            if block.positions:
+                self._write(block, stop, health)
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close(autocommit=False)
+
+    def _take(self, tp: Any, records: Sequence[Any], block: Block) -> None:
+        outputs: list[Output] = []
+        for record in records:
+            message = self._decoders[tp.topic].decode(_record(record), outputs)
+            if isinstance(message, ScoredBlock):
+                rows: list[Struct] = [row for row in message.rows if row.primary]
+                block.rows.setdefault("mentions", []).extend(rows)
+            elif message is not None and (table := TABLES.get(type(message))) is not None:
+                block.rows.setdefault(table, []).append(message)
+        # A record that cannot be read stands on its topic for good: here it becomes a row like the other dead letters.
+        block.rows.setdefault("dead_letters", []).extend(decode(one.value, DeadLetter) for one in outputs)
+        block.positions[tp] = records[-1].offset + 1
+
+    def _write(self, block: Block, stop: threading.Event, health: Health) -> bool:
+        """Write and commit; while the database is away, keep the membership and wait. False: told to stop meanwhile."""
+        pause = 1.0
+        while True:
+            try:
+                with metrics.STAGE_SECONDS.labels("store").time():
+                    self._write_rows(block.rows)
+                break
+            except TransientError as error:
+                metrics.RETRIES.labels("store").inc()
+                metrics.STORE_UP.set(0)
+                _log.warning("%s; the block waits %.0f s", error, pause)
+                if not self._wait(pause, stop, health):
+                    return False
+                pause = min(2 * pause, 30.0)
+        metrics.STORE_UP.set(1)
+        self._commit(block.positions)
+        self._note(block)
+        return True
+
+    def _wait(self, seconds: float, stop: threading.Event, health: Health) -> bool:
+        """Wait without reading on; only polling keeps the membership."""
+        consumer = self._consumer
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stop.is_set():
+            health.turned()
+            consumer.pause(*consumer.assignment())
+            for tp, records in consumer.poll(timeout_ms=_POLL_MS).items():
+                consumer.seek(tp, records[0].offset)  # of a partition that came in this very poll
+        consumer.resume(*consumer.assignment())
+        return not stop.is_set()
+
+    def _write_rows(self, rows: Mapping[str, list[Struct]]) -> None:
+        refused = list(rows.get("dead_letters", ()))
+        for table, structs in rows.items():
+            if table != "dead_letters":
+                refused += write_block(self._engine, table, structs)
+        for lost in write_block(self._engine, "dead_letters", refused):
+            _log.error("a dead letter could not be stored: %s %s", lost.locator, lost.detail)
+
+    def _commit(self, positions: Mapping[Any, int]) -> None:
+        if not kafka.commit(self._consumer, positions):
+            _log.info("partitions went to others before the commit; they will write these rows again")
+
+    def _note(self, block: Block) -> None:
+        now = time.time()
+        metrics.COMMITTED.set(now)
+        metrics.RECORDS.labels("store").inc(len(block))
+        for row in block.rows.get("mentions", ()):
+            if isinstance(row, ScoredRow) and not row.flags:
+                metrics.EVENT_TO_ROW.observe(max(0.0, now - row.event_time / 1000))
+
+
+def _record(record: Any) -> Record:
+    return Record(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value or b"",
+        record_version(record.headers),
+        record.timestamp,
+    )

@@ -1,0 +1,123 @@
+"""``complaint-radar connect`` and ``worker``: one process of the server path, supervised, observable."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from pipeline import metrics
+from pipeline.errors import ConfigurationError, TransientError
+from pipeline.runtime import kafka
+from pipeline.runtime.catalogues import Catalogues
+from pipeline.runtime.health import AdminServer, Health
+from pipeline.runtime.kafka import Names
+from pipeline.settings import KafkaSettings, Settings
+
+StageName = Literal["score", "detect", "store"]
+PATIENCE_SECONDS = 60.0
+"""How long a starting worker waits for brokers and topics before it gives up; its supervisor then tries again."""
+_PAUSE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def supervised(settings: Settings) -> Iterator[Health]:
+    """Health and metrics of this process on the admin port."""
+    health = Health()
+    admin = AdminServer(settings.admin.host, settings.admin.port, health)
+    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
+    try:
+        yield health
+    finally:
+        admin.stop()
+
+
+def brokers_of(settings: Settings) -> KafkaSettings:
+    """The section ``kafka``.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if settings.kafka is None:
+        raise ConfigurationError("kafka: is missing; at least `kafka: {bootstrap_servers: host:port}` is needed")
+    return settings.kafka
+
+
+def work(settings: Settings, stage: StageName, stop: threading.Event) -> None:
+    """Run one stage until ``stop`` is set.
+
+    Raises:
+        ConfigurationError, TerminalError, TransientError: the process must end; started again it goes on where it stood.
+    """
+    brokers = brokers_of(settings)
+    with supervised(settings) as health:
+        if stage == "store":
+            _store(settings, brokers, stop, health)
+        else:
+            _faust(settings, brokers, stage, stop, health)
+
+
+def _faust(
+    settings: Settings, brokers: KafkaSettings, stage: Literal["score", "detect"], stop: threading.Event, health: Health
+) -> None:
+    # Late: Faust takes a second to import, and other stages do without.
+    from pipeline.runtime.detect_stage import DetectStage
+    from pipeline.runtime.faust_app import run_worker
+    from pipeline.runtime.score_stage import ScoreStage
+
+    catalogues, names = Catalogues(brokers), Names(brokers)
+
+    def count(topic: str) -> int:
+        return _patiently(lambda: kafka.partition_count(brokers, names.topic(topic)), stop, health)
+
+    if stage == "score":
+        run_worker(
+            brokers,
+            lambda: ScoreStage(count("mentions.scored.v1"), catalogues, settings.scoring, kafka.RECORD_BYTES),
+            stop,
+            health,
+        )
+    else:
+        run_worker(brokers, lambda: DetectStage(count("mentions.raw.v1"), catalogues), stop, health)
+
+
+def _patiently(call: Callable[[], int], stop: threading.Event, health: Health) -> int:
+    """The call's result, tried again for a while: at the start of a whole system not everything is there at once."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return call()
+        except (TransientError, ConfigurationError) as error:
+            if time.monotonic() > until or stop.is_set():
+                raise
+            health.turned()
+            _log.info("waiting: %s", error)
+            stop.wait(_PAUSE_SECONDS)
+
+
+def _store(settings: Settings, brokers: KafkaSettings, stop: threading.Event, health: Health) -> None:
+    from pipeline.runtime.store import Store
+    from pipeline.storage.clickhouse import ServerEngine
+
+    if settings.clickhouse is None:
+        raise ConfigurationError("clickhouse: is missing; at least `clickhouse: {hosts: host:port}` is needed")
+    engine = ServerEngine(settings.clickhouse)
+    try:
+        while not stop.is_set():
+            try:
+                store = Store(brokers, engine)
+                try:
+                    store.run(stop, health)
+                finally:
+                    health.ready = False
+                    store.close()
+            except TransientError as error:
+                metrics.RETRIES.labels("store").inc()
+                _log.warning("%s; begun again from the last commit", error)
+                health.turned()
+                stop.wait(_PAUSE_SECONDS)
+    finally:
+        engine.close()
