@@ -20,7 +20,7 @@ demo: install ## install and replay 60 scripted days; prints what was found
 install: $(VENV)/.installed ## make .venv and install complaint-radar in it
 
 test: $(VENV)/.installed-dev ## everything that must pass: lint, types, imports, all suites, on the built wheel
-	@$(BIN)/python tests/suites.py lint unit contract scenarios integration
+	@$(BIN)/python tests/suites.py lint unit contract scenarios deploy integration
 
 unit: $(VENV)/.installed-dev ## pure logic only, seconds
 	@$(BIN)/python tests/suites.py unit

@@ -4,16 +4,19 @@ import logging
 import signal as signals
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.errors import ConfigurationError, RadarError
+
+if TYPE_CHECKING:
+    from pipeline.storage.engine import Engine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -164,6 +167,98 @@ def worker(
 
 
 @app.command()
+def topics(
+    config: ConfigOption = Path("radar.yaml"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what differs; exit code 1 if anything does.")
+    ] = False,
+) -> None:
+    """Make the topics on the brokers what they are stated to be; what only a person can do is named."""
+    from pipeline.runtime import topics as brokers
+    from pipeline.runtime.worker import brokers_of
+    from pipeline.settings import load
+
+    settings = brokers_of(load(config))
+    outcome = brokers.Outcome((), tuple(brokers.differences(settings))) if check else brokers.create(settings)
+    for line in outcome.done:
+        typer.echo(line)
+    for one in outcome.left:
+        typer.echo(str(one))
+    differing = any(one.doer != "nobody" for one in outcome.left)
+    if not outcome.done and not differing:
+        typer.echo("nothing to do: the topics are as stated")
+    raise typer.Exit(EXIT_FAILED if check and differing else 0)
+
+
+@app.command()
+def check(config: ConfigOption = Path("radar.yaml")) -> None:
+    """Look whether all that the configuration needs is there; changes nothing. Exit code 1 if something is not."""
+    from pipeline.runtime.preflight import check as look
+    from pipeline.settings import load
+
+    failed = False
+    for one in look(load(config)):
+        typer.echo(f"{one.state:<4}  {one.what}: {one.words}")
+        failed = failed or one.state == "fail"
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command()
+def exporter(config: ConfigOption = Path("radar.yaml")) -> None:
+    """Serve the live signals, lags and sources to Prometheus. One process for the whole system."""
+    from pipeline.runtime.exporter import export
+    from pipeline.settings import load
+
+    _log_to_stderr()
+    with _stop_on_signals() as stop:
+        export(load(config), stop)
+
+
+@app.command()
+def bootstrap(config: ConfigOption = Path("radar.yaml")) -> None:
+    """Load the history that the sources hold, wait until it is stored, say from when a spike is possible. Pages nobody."""
+    from pipeline.runtime.bootstrap import bootstrap as load_history
+    from pipeline.settings import load
+
+    _log_to_stderr()
+    with _stop_on_signals() as stop:
+        load_history(load(config), stop, typer.echo)
+
+
+@app.command()
+def rescore(config: ConfigOption = Path("radar.yaml")) -> None:
+    """Score again what the raw topic still holds, into rows of a new generation. Nothing is counted again, nobody alerted."""
+    from pipeline.runtime.rescore import rescore as score_again
+    from pipeline.runtime.worker import brokers_of, server_engine
+    from pipeline.settings import load
+
+    settings = load(config)
+    engine = server_engine(settings)
+    try:
+        rows = score_again(brokers_of(settings), settings.scoring, engine, typer.echo)
+    finally:
+        engine.close()
+    typer.echo(f"{rows} rows written")
+
+
+@app.command()
+def rebuild(config: ConfigOption = Path("radar.yaml")) -> None:
+    """The state topic of detection was lost: make it again of the step counts in the database. Stop detect workers first."""
+    from connectors.catalogue import read_catalogue
+    from pipeline.runtime.rebuild import rebuild_state
+    from pipeline.runtime.worker import brokers_of, server_engine
+    from pipeline.settings import load
+
+    settings = load(config)
+    catalogue = read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
+    engine = server_engine(settings)
+    try:
+        rebuild_state(settings, brokers_of(settings), engine, catalogue, typer.echo)
+    finally:
+        engine.close()
+
+
+@app.command()
 def demo(
     keep: Annotated[
         Path | None, typer.Option("--data-dir", help="Where to leave the database; by default a new folder.")
@@ -233,10 +328,9 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database to this version's tables and views."""
-    from pipeline.runtime.embedded import open_engine
     from pipeline.storage import migrations
 
-    engine = open_engine(_data_dir(config, data_dir))
+    engine = _engine(config, data_dir)
     try:
         names = [one.name for one in migrations.pending(engine)] if check else migrations.migrate(engine)
     finally:
@@ -260,12 +354,9 @@ def list_dead_letters(
 ) -> None:
     """The records refused, newest first."""
     from pipeline.storage import dead_letters as letters
-    from pipeline.storage.sql_service import ask
 
-    folder = _data_dir(config, data_dir)
-    found = letters.list_dead_letters(
-        lambda query: ask(folder, query, "jsonl"), limit=limit, reason=reason, source=source
-    )
+    with _asking(config, data_dir) as query:
+        found = letters.list_dead_letters(query, limit=limit, reason=reason, source=source)
     for one in found:
         typer.echo(
             f"{one.dead_letter_id}  {one.state:<8}  {one.source_id}  {one.reason:<14}  {one.locator}  {one.detail}"
@@ -283,10 +374,9 @@ def show_dead_letter(
 ) -> None:
     """One refused record, with its masked content."""
     from pipeline.storage import dead_letters as letters
-    from pipeline.storage.sql_service import ask
 
-    folder = _data_dir(config, data_dir)
-    letter = letters.show_dead_letter(lambda query: ask(folder, query, "jsonl"), identity)
+    with _asking(config, data_dir) as query:
+        letter = letters.show_dead_letter(query, identity)
     for name in letter.__struct_fields__:
         typer.echo(f"{name:<15} {getattr(letter, name)}")
 
@@ -305,10 +395,45 @@ def replay_dead_letters(
     If `run` is at work it does so at its next turn, as it was configured when it started; else it is done here. What is
     refused again stays a dead letter.
     """
-    from pipeline.runtime.run import replay
     from pipeline.settings import load
 
-    replay(load(config), identities or [], reason, source, typer.echo)
+    settings = load(config)
+    if settings.clickhouse is not None:
+        from pipeline.runtime.connect import replay
+    else:
+        from pipeline.runtime.run import replay
+    replay(settings, identities or [], reason, source, typer.echo)
+
+
+def _engine(config: Path, data_dir: Path | None) -> "Engine":
+    """The database: the server of the configuration if it names one, else that of the data folder."""
+    from pipeline.settings import load
+
+    if data_dir is None and (settings := load(config)).clickhouse is not None:
+        from pipeline.runtime.worker import server_engine
+
+        return server_engine(settings)
+    from pipeline.runtime.embedded import open_engine
+
+    return open_engine(_data_dir(config, data_dir))
+
+
+@contextmanager
+def _asking(config: Path, data_dir: Path | None) -> Iterator[Callable[[str], bytes]]:
+    """What runs a SELECT and gives JSON lines; the database of a data folder may be in use by another process."""
+    from pipeline.settings import load
+
+    if data_dir is None and load(config).clickhouse is not None:
+        engine = _engine(config, None)
+        try:
+            yield engine.query
+        finally:
+            engine.close()
+        return
+    from pipeline.storage.sql_service import ask
+
+    folder = _data_dir(config, data_dir)
+    yield lambda query: ask(folder, query, "jsonl")
 
 
 def _data_dir(config: Path, data_dir: Path | None) -> Path:

@@ -20,6 +20,7 @@ SUITES: dict[str, list[list[str]]] = {
     "unit": [[*PYTEST, "tests/unit"]],
     "contract": [[*PYTEST, "tests/contract"]],
     "scenarios": [[*PYTEST, "tests/scenarios"]],
+    "deploy": [[*PYTEST, "tests/deploy"]],
     "integration": [[*PYTEST, "tests/integration", "-m", "not fault"]],
     "faults": [[*PYTEST, "tests/integration", "-m", "fault"]],
 }

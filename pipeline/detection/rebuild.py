@@ -32,7 +32,7 @@ from pipeline.detection.steps import Steps
 from pipeline.detection.tally import DANGER, TYPE_INDEX, Entry, UnitKey, UnitTally
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
-from schemas.control import CatalogueUpdate, Gap
+from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
 from schemas.policy import DetectionPolicy
 from schemas.signal import Signal
 from schemas.step_count import StepCount
@@ -49,12 +49,13 @@ def rebuild(
     open_signals: Iterable[Signal],
     watermark: int | None,
     *,
+    policy_version: str = "",
     closed_signals: Iterable[Signal] = (),
     gaps: Iterable[Gap] = (),
 ) -> Detector:
     """A detector that goes on where the one that published all this had stood; see above for what it cannot know.
 
-    Its first `changes` are the whole state. The policy has no version until it comes in band.
+    Its first `changes` are the whole state.
 
     Args:
         policy: in force; its base step and time zone must be those of the counts.
@@ -63,7 +64,9 @@ def rebuild(
         step_counts: the latest revision of each cell of this partition's subjects, ascending by ``step_start``. Read once,
             a step at a time. Half a year is enough: what is older has faded to an eighth.
         open_signals: the latest revision of each signal that is not closed.
-        watermark: the last one that was combined, ms UTC; None: go on after the last step that has counts.
+        watermark: the last one that this partition had come to, ms UTC: rows before it are refused from here on. None: go on
+            after the last step that has counts, which is as good, for a step without counts had no rows.
+        policy_version: of the policy, as it came in band. Without one, whoever restores the state must give the same base step.
         closed_signals: the latest revision of closed signals, as far back as the counts.
         gaps: as recorded, in any order.
 
@@ -73,16 +76,21 @@ def rebuild(
     """
     steps = Steps(policy.step, policy.time_zone)
     detector = Detector(policy)
+    if policy_version:
+        detector.absorb(PolicyUpdate(policy_version, policy))
     detector.absorb(CatalogueUpdate(catalogue_version, list(entries)))
     for gap in gaps:
         detector.absorb(gap)
     counted = _counted(step_counts, policy, steps)
     first = next(counted, None)
     history = counted if first is None else chain([first], counted)
+    since = None if watermark is None else steps.index(watermark) - 1
+    if first is not None:
+        since = first[0]
     signals = [*open_signals, *closed_signals]
     severe = [signal for signal in signals if signal.kind == "severe" and signal.event != "closed"]
     spikes = [signal for signal in signals if signal.kind == "spike"]
-    opened, closed = _turns(spikes, steps, None if first is None else first[0])
+    opened, closed = _turns(spikes, steps, since)
     following = 0
     for step, tallies in _with_turns(history, opened.keys() | closed.keys()):
         detector.recall(step, tallies, opened=opened.get(step, ()), closed=closed.get(step, ()))
@@ -137,14 +145,14 @@ def _tally(cells: dict[str, StepCount]) -> UnitTally:
 
 
 def _turns(
-    spikes: Iterable[Signal], steps: Steps, first: int | None
+    spikes: Iterable[Signal], steps: Steps, since: int | None
 ) -> tuple[dict[int, list[OpenSignal]], dict[int, list[Signal]]]:
-    """By step: the spikes that opened and those that closed in it. What began before the counts begins with them."""
+    """By step: the spikes that opened and those that closed in it. What began before ``since`` begins then."""
     opened: dict[int, list[OpenSignal]] = {}
     closed: dict[int, list[Signal]] = {}
     for signal in spikes:
         opening = steps.index(signal.opened_step)
-        begin = opening if first is None else max(opening, first)
+        begin = opening if since is None else max(opening, since)
         if signal.event == "closed":
             end = steps.index(signal.step_start)
             if end <= begin:

@@ -15,8 +15,11 @@ import msgspec
 from pipeline.detection.steps import Steps
 from pipeline.errors import TransientError
 from pipeline.runtime import kafka
+from pipeline.runtime.connect import connect
 from pipeline.runtime.kafka import Names
+from pipeline.runtime.rebuild import milliseconds
 from pipeline.runtime.store import TOPICS as STORED
+from pipeline.runtime.worker import brokers_of, server_engine
 from pipeline.settings import KafkaSettings, Settings
 
 PATIENCE_SECONDS = 120.0
@@ -67,6 +70,28 @@ def histories(query: Callable[[str], bytes], settings: Settings, time_column: st
         row = msgspec.json.decode(line, type=_Row, strict=False)
         possible = steps.start(steps.index(row.first) + policy.minimum_history)
         yield History(row.subject_id, moment(row.first), row.steps, moment(possible))
+
+
+def bootstrap(settings: Settings, stop: threading.Event, say: Callable[[str], None]) -> None:
+    """Load all that the sources have now, wait for it to be stored, and say what detection can do with it.
+
+    Raises:
+        TransientError: a stage has no worker, or a server is away. Call it again: nothing is loaded twice.
+        ConfigurationError, TerminalError: see ``pipeline.errors``.
+    """
+    brokers = brokers_of(settings)
+    engine = server_engine(settings)
+    try:
+        connect(settings, stop, until_end=True, close=False)
+        await_stages(brokers, stop, say)
+        if not stop.is_set():
+            for history in histories(engine.query, settings, milliseconds(engine, "step_counts", "step_start")):
+                say(
+                    f"{history.product_id}: since {history.first:%Y-%m-%d}, {history.steps} steps with mentions; "
+                    f"a spike is possible from {history.possible:%Y-%m-%d %H:%M}"
+                )
+    finally:
+        engine.close()
 
 
 def await_stages(settings: KafkaSettings, stop: threading.Event, say: Callable[[str], None]) -> None:

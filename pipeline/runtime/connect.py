@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -27,8 +27,9 @@ from pipeline.runtime.intake import Block, Intake
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.preflight import check_sources
 from pipeline.runtime.stage import version_headers
-from pipeline.runtime.worker import brokers_of, supervised
+from pipeline.runtime.worker import brokers_of, server_engine, supervised
 from pipeline.settings import KafkaSettings, Settings, duration_ms
+from pipeline.storage.dead_letters import Asked, mark_replayed, to_read_again
 from schemas import identity
 from schemas.catalogue import CatalogueEntry
 from schemas.codec import encode
@@ -51,6 +52,8 @@ class Memory(msgspec.Struct):
 
     catalogue: str = ""
     policy: str = ""
+    partitions: int = 0
+    """Raw partitions that have been told both."""
     latest: int | None = None
     """Latest event time published, ms UTC."""
     gaps: list[Gap] = []
@@ -92,9 +95,12 @@ class Connector:
         return self._intake.failed
 
     def begin(self, catalogue: Sequence[CatalogueEntry], policy: DetectionPolicy) -> None:
-        """Publish catalogue and policy in band, if they are not those in force."""
+        """Publish catalogue and policy in band, if they are not those in force in every raw partition."""
         memory = self._memory
         records: list[Published] = []
+        if len(self._partitions) > memory.partitions:
+            memory.catalogue = memory.policy = ""
+            memory.partitions = len(self._partitions)
         version = version_of(list(catalogue))
         if version != memory.catalogue:
             records += [
@@ -227,9 +233,8 @@ def connect(settings: Settings, stop: threading.Event, *, until_end: bool, close
                 if until_end:
                     raise
                 metrics.RETRIES.labels("connect").inc()
-                health.turned()
                 _log.warning("%s; begun again from the last commit in %s", error, settings.poll_interval)
-                stop.wait(duration_ms(settings.poll_interval) / 1000)
+                health.wait(stop, duration_ms(settings.poll_interval) / 1000)
             if until_end:
                 return
 
@@ -238,10 +243,7 @@ def _connect_from_cursors(
     settings: Settings, brokers: KafkaSettings, stop: threading.Event, health: Health, *, until_end: bool, close: bool
 ) -> None:
     catalogue = read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
-    secret = settings.pseudonym_key
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    key = secret.get_secret_value().encode() if secret else pseudonym_key(settings.data_dir)
-    sources = configured_sources(settings, (entry.product_batch_id for entry in catalogue), key, complete=until_end)
+    sources = _sources(settings, catalogue, complete=until_end)
     check_sources(sources, settings)
     connector = Connector(brokers, sources)
     try:
@@ -253,7 +255,7 @@ def _connect_from_cursors(
             _tell_failures(connector, settings)
             if until_end:
                 break
-            stop.wait(duration_ms(settings.poll_interval) / 1000)
+            health.wait(stop, duration_ms(settings.poll_interval) / 1000)
         if connector.failed and until_end:
             raise TransientError("; ".join(map(str, connector.failed.values())))
         if close and not stop.is_set():
@@ -264,6 +266,66 @@ def _connect_from_cursors(
     _log.info(
         "%d mentions published; %s", connector.mentions, "stopped" if stop.is_set() else "the sources are at their end"
     )
+
+
+def republish(settings: Settings, asked: Sequence[Asked]) -> list[str]:
+    """Read refused records again at their sources and publish what can be taken in now, beside a connector at work.
+
+    Args:
+        settings: sources as they are configured now.
+        asked: what to read.
+
+    Returns:
+        The ids of those that were taken in.
+    """
+    brokers = brokers_of(settings)
+    names = Names(brokers)
+    catalogue = read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
+    wanted = {one.source_id for one in asked}
+    sources = [one for one in _sources(settings, catalogue, complete=True) if one.source_id in wanted]
+    publisher = Publisher(kafka.client_options(brokers, "replay"), names.transactional_id("replay"), kafka.errors)
+    records: list[Published] = []
+    refused = set[str]()
+    try:
+        for source in sources:
+            for item in source.reread(
+                [(one.locator, one.payload_hash) for one in asked if one.source_id == source.source_id]
+            ):
+                if isinstance(item, Mention):
+                    key = item.mention_id.encode()
+                    records.append(Published(names.topic(RAW), key, encode(item), None, version_headers(RAW)))
+                else:
+                    refused.add(item.dead_letter_id)
+        for at in range(0, len(records), BLOCK_MENTIONS):
+            publisher.commit(records[at : at + BLOCK_MENTIONS])
+    finally:
+        publisher.close()
+    read = {source.source_id for source in sources}
+    return [one.dead_letter_id for one in asked if one.source_id in read and one.dead_letter_id not in refused]
+
+
+def replay(
+    settings: Settings, identities: list[str], reason: str | None, source: str | None, say: Callable[[str], None]
+) -> None:
+    """Have dead letters read again at their sources and published, here and now."""
+    engine = server_engine(settings)
+    try:
+        asked, others = to_read_again(engine.query, identities, reason, source)
+        if others:
+            say(f"{others} were refused by a later stage: they have no record at a source to be read again")
+        taken = republish(settings, asked) if asked else []
+        if taken:
+            mark_replayed(engine, taken, time.time_ns() // 1_000_000)
+        say(f"{len(asked)} dead letters read again, {len(taken)} taken in")
+    finally:
+        engine.close()
+
+
+def _sources(settings: Settings, catalogue: Sequence[CatalogueEntry], *, complete: bool) -> list[Source]:
+    secret = settings.pseudonym_key
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    key = secret.get_secret_value().encode() if secret else pseudonym_key(settings.data_dir)
+    return configured_sources(settings, (entry.product_batch_id for entry in catalogue), key, complete=complete)
 
 
 def _tell_failures(connector: Connector, settings: Settings) -> None:

@@ -18,7 +18,7 @@ import faust
 from pipeline import metrics
 from pipeline.errors import TransientError
 from pipeline.runtime import faust_transport
-from pipeline.runtime.health import Health
+from pipeline.runtime.health import STALLED_AFTER, Health
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint
 from pipeline.runtime.stage import PartitionStage, Record, Stage, record_version
@@ -68,6 +68,8 @@ class FaustWorker:
         """Set while the assignment is known and begun on: Faust hands out records before that."""
         self._failure: BaseException | None = None
         self._ended = asyncio.Event()
+        self._busy_since: float | None = None
+        """Since when a block is in hand."""
         self._app = self._make_app()
 
     def _make_app(self) -> Any:
@@ -121,6 +123,8 @@ class FaustWorker:
     async def _watch(self) -> None:
         """Until told to stop, or an error."""
         while not self._stop.is_set() and not self._ended.is_set() and not self._app.should_stop:
+            if self._busy_since is None or time.monotonic() - self._busy_since < STALLED_AFTER:
+                self._health.turned()
             await asyncio.sleep(0.1)
         if self._app.should_stop and not self._stop.is_set() and self._failure is None:
             self._failure = self._app.crash_reason or TransientError("the worker's loop has ended by itself")
@@ -189,11 +193,12 @@ class FaustWorker:
 
     async def _work(self, stream: Any) -> None:
         async for events in stream.noack_take(BLOCK_RECORDS, within=BLOCK_SECONDS):
-            self._health.turned()
             if self._ended.is_set():
                 return
             try:
+                self._busy_since = time.monotonic()
                 await self._process(events)
+                self._busy_since = None
             except Exception as error:
                 self._fail(error)
                 await asyncio.sleep(3600)  # nothing may follow; the process ends

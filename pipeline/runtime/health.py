@@ -28,6 +28,14 @@ class Health:
         """The loop has made a turn."""
         self._turned = time.monotonic()
 
+    def wait(self, stop: threading.Event, seconds: float) -> None:
+        """Wait on purpose, at most until told to stop."""
+        until = time.monotonic() + seconds
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            self.turned()
+            stop.wait(min(left, STALLED_AFTER / 4))
+        self.turned()
+
     @property
     def alive(self) -> bool:
         """Whether the loop has turned lately."""

@@ -27,8 +27,8 @@ from pipeline.settings import KafkaSettings, duration_ms, password, read_secret
 APPLICATION = "complaint-radar"
 RECORD_BYTES = 1_000_000
 """Largest record that we write: a broker takes 1,048,588 bytes unless told otherwise, headers included."""
-_START_SECONDS = 60
-"""How long a starting process waits for the brokers before it gives up; its supervisor then tries again."""
+TOPIC_BYTES = 1_048_588
+"""What every topic takes: the brokers' default, stated because some have a lower one."""
 _ADMIN_SECONDS = 10
 """How long an admin client waits for the brokers: a person is waiting for it."""
 
@@ -73,6 +73,7 @@ class TopicSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "cleanup.policy": self.cleanup,
             "retention.ms": retention,
             "min.insync.replicas": str(min_insync_replicas),
+            "max.message.bytes": str(TOPIC_BYTES),
             **(self.config or {}),
         }
 
@@ -568,3 +569,16 @@ def _with_records(settings: KafkaSettings, starts: Mapping[Any, int], ends: Mapp
     finally:
         reader.close()
     return found
+
+
+def offsets_at(settings: KafkaSettings, topic: str, time_ms: int) -> dict[int, int]:
+    """Of each partition, the offset of the first record written at that time or later; its end if there is none."""
+    with errors(f"looking at {topic}"):
+        reader = consumer(settings, "look")
+        try:
+            partitions = [TopicPartition(topic, number) for number in sorted(partitions_of(reader, topic))]
+            found = reader.offsets_for_times(dict.fromkeys(partitions, time_ms))
+            ends = reader.end_offsets(partitions)
+            return {tp.partition: found[tp].offset if found.get(tp) else ends[tp] for tp in partitions}
+        finally:
+            reader.close()

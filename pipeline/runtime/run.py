@@ -25,8 +25,6 @@ from pipeline.storage.sql_service import SqlService, ask
 from schemas.signal import Signal
 
 PROGRESS_SECONDS = 5.0
-MAX_REPLAYED = 100_000
-"""Dead letters that one `replay` takes; call it again for more."""
 
 _log = logging.getLogger(__name__)
 
@@ -151,19 +149,11 @@ def replay(
     settings: Settings, identities: list[str], reason: str | None, source: str | None, say: Callable[[str], None]
 ) -> None:
     """Have dead letters read again: here if no ``run`` is at work, else by it at its next turn."""
-    found = dead_letters.list_dead_letters(
-        lambda query: ask(settings.data_dir, query, "jsonl"),
-        limit=MAX_REPLAYED,
-        reason=reason,
-        source=source,
-        state=None if identities else "waiting",
+    asked, others = dead_letters.to_read_again(
+        lambda query: ask(settings.data_dir, query, "jsonl"), identities, reason, source
     )
-    chosen = [one for one in found if not identities or one.dead_letter_id.startswith(tuple(identities))]
-    asked = [
-        (one.dead_letter_id, one.source_id, one.locator, one.payload_hash) for one in chosen if one.stage == "connector"
-    ]
-    if len(asked) < len(chosen):
-        say(f"{len(chosen) - len(asked)} are rows that the database refused: they have no record to be read again")
+    if others:
+        say(f"{others} are rows that the database refused: they have no record to be read again")
     if not asked:
         say("no dead letters to replay")
         return

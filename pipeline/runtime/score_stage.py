@@ -128,6 +128,11 @@ class PartitionScore:
 
 def partition_of(row: ScoredRow, partitions: int) -> int:
     """The scored partition of a row: that of its subject, for ever; of an unknown product that of the mention."""
-    known = row.subject_id or row.subject_kind != "product"
-    key = f"{row.subject_kind}\0{row.subject_id}" if known else row.mention_id
-    return zlib.crc32(key.encode()) % partitions
+    if row.subject_kind == "product" and not row.subject_id:
+        return zlib.crc32(row.mention_id.encode()) % partitions
+    return partition_of_subject(row.subject_kind, row.subject_id, partitions)
+
+
+def partition_of_subject(kind: str, subject_id: str, partitions: int) -> int:
+    """The scored partition that a known subject is counted in."""
+    return zlib.crc32(f"{kind}\0{subject_id}".encode()) % partitions

@@ -14,6 +14,7 @@ from pipeline.runtime.catalogues import Catalogues
 from pipeline.runtime.health import AdminServer, Health
 from pipeline.runtime.kafka import Names
 from pipeline.settings import KafkaSettings, Settings
+from pipeline.storage.clickhouse import ServerEngine
 
 StageName = Literal["score", "detect", "store"]
 PATIENCE_SECONDS = 60.0
@@ -44,6 +45,17 @@ def brokers_of(settings: Settings) -> KafkaSettings:
     if settings.kafka is None:
         raise ConfigurationError("kafka: is missing; at least `kafka: {bootstrap_servers: host:port}` is needed")
     return settings.kafka
+
+
+def server_engine(settings: Settings) -> ServerEngine:
+    """The server of the section ``clickhouse``; whoever asks for it closes it.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if settings.clickhouse is None:
+        raise ConfigurationError("clickhouse: is missing; at least `clickhouse: {hosts: host:port}` is needed")
+    return ServerEngine(settings.clickhouse)
 
 
 def work(settings: Settings, stage: StageName, stop: threading.Event) -> None:
@@ -93,18 +105,14 @@ def _patiently(call: Callable[[], int], stop: threading.Event, health: Health) -
         except (TransientError, ConfigurationError) as error:
             if time.monotonic() > until or stop.is_set():
                 raise
-            health.turned()
             _log.info("waiting: %s", error)
-            stop.wait(_PAUSE_SECONDS)
+            health.wait(stop, _PAUSE_SECONDS)
 
 
 def _store(settings: Settings, brokers: KafkaSettings, stop: threading.Event, health: Health) -> None:
     from pipeline.runtime.store import Store
-    from pipeline.storage.clickhouse import ServerEngine
 
-    if settings.clickhouse is None:
-        raise ConfigurationError("clickhouse: is missing; at least `clickhouse: {hosts: host:port}` is needed")
-    engine = ServerEngine(settings.clickhouse)
+    engine = server_engine(settings)
     try:
         while not stop.is_set():
             try:
@@ -117,7 +125,6 @@ def _store(settings: Settings, brokers: KafkaSettings, stop: threading.Event, he
             except TransientError as error:
                 metrics.RETRIES.labels("store").inc()
                 _log.warning("%s; begun again from the last commit", error)
-                health.turned()
-                stop.wait(_PAUSE_SECONDS)
+                health.wait(stop, _PAUSE_SECONDS)
     finally:
         engine.close()

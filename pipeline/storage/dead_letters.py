@@ -1,7 +1,7 @@
 """What was refused: to list, to show, and to mark as replayed."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -19,6 +19,19 @@ _COLUMNS = (
     "dead_letter_id, source_id, stage, reason, detail, locator, payload, payload_hash, "
     "toUnixTimestamp64Milli(time) AS time, toUnixTimestamp64Milli(replayed_at) AS replayed_at, state"
 )
+
+
+MAX_REPLAYED = 100_000
+"""Dead letters that one replay takes; call it again for more."""
+
+
+class Asked(NamedTuple):
+    """A dead letter that is to be read again."""
+
+    dead_letter_id: str
+    source_id: str
+    locator: str
+    payload_hash: str
 
 
 class StoredDeadLetter(DeadLetter, frozen=True):
@@ -68,6 +81,29 @@ def show_dead_letter(query: Query, dead_letter_id: str) -> StoredDeadLetter:
     if len(found) > 1:
         raise TerminalError(f"more than one dead letter begins with {dead_letter_id}")
     return found[0]
+
+
+def to_read_again(
+    query: Query, identities: Sequence[str], reason: str | None, source: str | None
+) -> tuple[list[Asked], int]:
+    """Dead letters that can be read again at their source, and how many others were chosen that cannot.
+
+    Args:
+        query: of the database.
+        identities: ids or their beginnings; none: all that wait.
+        reason: only those with it.
+        source: only those of it.
+    """
+    found = list_dead_letters(
+        query, limit=MAX_REPLAYED, reason=reason, source=source, state=None if identities else "waiting"
+    )
+    chosen = [one for one in found if not identities or one.dead_letter_id.startswith(tuple(identities))]
+    asked = [
+        Asked(one.dead_letter_id, one.source_id, one.locator, one.payload_hash)
+        for one in chosen
+        if one.stage == "connector"
+    ]
+    return asked, len(chosen) - len(asked)
 
 
 def mark_replayed(engine: Engine, dead_letter_ids: Sequence[str], now: int) -> None:

@@ -44,11 +44,7 @@ class Webhook:
     def notices(self, path: str = "", **labels: str) -> list[Notice]:
         """What came to the path with these labels so far, in order."""
         with self._changed:
-            return [
-                one
-                for one in self._notices
-                if one.path.startswith(path) and labels.items() <= one.labels.items()
-            ]
+            return [one for one in self._notices if one.path.startswith(path) and labels.items() <= one.labels.items()]
 
     def wait(self, statuses: Sequence[str], seconds: float, **labels: str) -> list[Notice]:
         """Wait until exactly these statuses have come for these labels.

@@ -1,5 +1,6 @@
 """The server's engine on a real server, an old one: the contract of all engines, dying servers, and who may come in."""
 
+import logging
 import socket
 import threading
 import time
@@ -63,6 +64,7 @@ class TestServerEngine(EngineContract):
             engine.insert("gaps", [Gap("shop", 1, None, "outage")])
 
     def test_what_an_old_server_does_not_know_is_not_sent(self, engine, caplog):
+        caplog.set_level(logging.WARNING, "clickhouse_driver")
         engine.insert("mentions", [a_row()])
         assert {"insert_deduplication_token", "optimize_on_insert", "async_insert"} == engine._unknown
         assert caplog.records == []
@@ -135,7 +137,7 @@ def test_a_server_below_the_minimum_is_refused_with_both_versions(clickhouse):
 
 
 def test_who_may_not_come_in_is_told_and_the_password_is_not(own_clickhouse, tmp_path, caplog):
-    caplog.set_level(0)
+    caplog.set_level(logging.DEBUG, "clickhouse_driver")
     server = own_clickhouse(users={"radar": SECRET})
     file = tmp_path / "password"
     file.write_text(f"{SECRET}-not\n")
@@ -158,6 +160,7 @@ def test_who_may_not_come_in_is_told_and_the_password_is_not(own_clickhouse, tmp
     for changes in ({"user": "nobody"}, {"user": "radar"}, {"database": "nowhere"}):
         with closing(engine_on(server, **changes)) as engine, pytest.raises(ConfigurationError, match="refuses them"):
             engine.query("SELECT 1")
+    assert "Connecting" in caplog.text, "the library's own words were listened to"
     assert SECRET not in caplog.text
 
 

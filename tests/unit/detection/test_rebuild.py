@@ -13,7 +13,8 @@ from pipeline.detection.rebuild import rebuild
 from pipeline.detection.tally import TYPES, UnitKey
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
-from schemas.control import CatalogueUpdate, Gap
+from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
+from schemas.policy import DetectionPolicy
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
 from schemas.signal import Signal
 from schemas.step_count import StepCount
@@ -239,6 +240,23 @@ def test_its_state_can_be_saved() -> None:
     assert run(restored, to_come) == run(again, to_come)
 
 
+def test_with_the_version_of_its_policy_it_is_restored_by_whoever_does_not_know_the_policy() -> None:
+    again = rebuild(DAILY, "c", SOLD.entries or [], [], [], day(10), policy_version="p1")
+    header = again.changes()[-1]
+    run(again, [PolicyUpdate("p1", DAILY), SOLD])
+    assert again.changes() == [header], "both are in force"
+    records = [(key, value) for key, value in rebuild_with("p1").changes() if value is not None]
+    counts = run(Detector.restore(DetectionPolicy(), records), [ScoredBlock([row("m", day(10.5))]), watermark(11)])
+    assert {(one.step, one.versions) for one in counts.step_counts} == {("1d", "v policy=p1 catalogue=c")}
+    records = [(key, value) for key, value in rebuild_with("").changes() if value is not None]
+    with pytest.raises(TerminalError, match="1d in UTC"):
+        Detector.restore(DetectionPolicy(), records)
+
+
+def rebuild_with(policy_version: str) -> Detector:
+    return rebuild(DAILY, "c", SOLD.entries or [], [], [], day(10), policy_version=policy_version)
+
+
 def test_nothing_published_makes_a_new_detector_at_the_watermark() -> None:
     again = rebuild(DAILY, "", [], [], [], day(10))
     counts = run(again, [ScoredBlock([row("old", day(9.5)), row("new", day(10.5))]), watermark(11)]).step_counts
@@ -251,10 +269,10 @@ def test_spikes_older_than_the_counts_that_are_left() -> None:
     parts = world(45, noisy=range(30, 50))
     outputs = run(Detector(DAILY), days(parts[:40]))
     (spike,) = last_of(outputs)[0]
-    for kept in (36, 40):
+    for kept, heard in ((36, 4), (40, 1)):
         counts = [one for one in published(outputs) if one.step_start >= day(kept)]
         again = rebuild(DAILY, "", [], counts, [spike], day(40))
-        assert again._known.heard == 40 - kept, "history begins with the counts"
+        assert again._known.heard == heard, "history begins with the counts"
         assert opened(run(again, days(parts[40:], 40)).signals) == []
 
 

@@ -1,0 +1,154 @@
+"""``complaint-radar rebuild``: the state of detection made again, of what was published, when its topic is lost.
+
+Baselines come from the step counts in the database, signals and gaps from their topics. Then detection reads again what
+was written since the first step that was not closed. What cannot be had back is named in ``pipeline.detection.rebuild``.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from pipeline.detection.rebuild import rebuild
+from pipeline.detection.steps import Steps
+from pipeline.errors import ConfigurationError
+from pipeline.runtime import kafka
+from pipeline.runtime.catalogues import Catalogues
+from pipeline.runtime.connect import version_of
+from pipeline.runtime.detect_stage import DetectStage
+from pipeline.runtime.kafka import Names
+from pipeline.runtime.kafka_checkpoint import Claims
+from pipeline.runtime.score_stage import partition_of_subject
+from pipeline.runtime.stage import StateChange, record_version
+from pipeline.settings import KafkaSettings, Settings
+from pipeline.storage.engine import Engine
+from schemas.catalogue import CatalogueEntry
+from schemas.codec import decode
+from schemas.control import ControlRecord, Gap
+from schemas.policy import DAY_MS
+from schemas.signal import Signal
+from schemas.step_count import StepCount
+
+MEMORY_MS = 180 * DAY_MS
+"""Step counts older than this have faded to an eighth, and are left out."""
+
+_KEY = ("subject_kind", "subject_id", "product_batch_id", "objection_type", "step")
+_VALUES = ("count", "mentions", "exposure", "exposure_kind", "known_share", "status", "versions")
+
+
+def rebuild_state(
+    settings: Settings,
+    brokers: KafkaSettings,
+    engine: Engine,
+    catalogue: list[CatalogueEntry],
+    say: Callable[[str], None],
+) -> None:
+    """Write the state topic anew and set detection's positions, a partition at a time.
+
+    Raises:
+        ConfigurationError: detect workers are at work.
+        TransientError, TerminalError: brokers or database; call it again.
+    """
+    names = Names(brokers)
+    scored = names.topic(DetectStage.topic)
+    with kafka.admin(brokers) as client:
+        group = names.group(DetectStage.name)
+        state = kafka.group_states(client, {group: [scored]}).get(group)
+    if state is not None and state.members:
+        raise ConfigurationError("detect workers are at work: stop all of them first")
+    partitions = kafka.partition_count(brokers, scored)
+    counts = _step_counts(engine, time.time_ns() // 1_000_000 - MEMORY_MS)
+    policy = settings.policy()
+    steps = Steps(policy.step, policy.time_zone)
+    watermark = max((steps.end(steps.index(one.step_start)) for one in counts), default=None)
+    signals = _latest_signals(brokers)
+    gaps = _gaps(brokers)
+    say(f"{len(counts)} step counts, {len(signals)} signals, {len(gaps)} gaps")
+    states: dict[int, list[StateChange]] = {}
+    for partition in range(partitions):
+
+        def ours(one: StepCount | Signal, partition: int = partition) -> bool:
+            return partition_of_subject(one.subject_kind, one.subject_id, partitions) == partition
+
+        own = [signal for signal in signals if ours(signal)]
+        detector = rebuild(
+            policy,
+            version_of(catalogue),
+            catalogue,
+            filter(ours, counts),
+            [signal for signal in own if signal.event != "closed"],
+            watermark,
+            closed_signals=[signal for signal in own if signal.event == "closed"],
+            gaps=gaps,
+        )
+        states[partition] = detector.changes()
+    since = watermark if watermark is not None else 0
+    positions = kafka.offsets_at(brokers, scored, since)
+    asyncio.run(_write(brokers, DetectStage(0, Catalogues(brokers)), states, positions))
+    say(f"{partitions} partitions rebuilt; detection reads on from what was written since {since} (ms UTC)")
+
+
+async def _write(
+    brokers: KafkaSettings, stage: DetectStage, states: dict[int, list[StateChange]], positions: dict[int, int]
+) -> None:
+    claims = Claims(brokers, stage)
+    old = await claims.states(list(states))
+    for partition, changes in states.items():
+        checkpoint = await claims.claim(partition)
+        try:
+            kept = {key for key, _ in changes}
+            gone: list[StateChange] = [(key, None) for key, _ in old[partition] if key not in kept]
+            await checkpoint.commit([], [*gone, *changes], positions[partition])
+        finally:
+            await checkpoint.close()
+
+
+def _step_counts(engine: Engine, since: int) -> list[StepCount]:
+    """The latest revision of every cell, ascending by step."""
+    start = milliseconds(engine, "step_counts", "step_start")
+    values = ", ".join(f"argMax({name}, revision) AS {name}_" for name in _VALUES)
+    lines = engine.query(
+        f"SELECT {', '.join(_KEY)}, {start} AS at, max(revision) AS revision_, "
+        f"{values} FROM step_counts WHERE {start} >= {since} "
+        f"GROUP BY {', '.join(_KEY)}, at ORDER BY at"
+    )
+    return [_step_count(msgspec.json.decode(line)) for line in lines.splitlines()]
+
+
+def _step_count(row: dict[str, Any]) -> StepCount:
+    told = {name: row[name] for name in _KEY} | {name: row[f"{name}_"] for name in _VALUES}
+    return msgspec.convert(told | {"step_start": row["at"], "revision": row["revision_"]}, StepCount, strict=False)
+
+
+class _Type(msgspec.Struct):
+    type: str
+
+
+def milliseconds(engine: Engine, table: str, column: str) -> str:
+    """The expression that gives a time column in ms UTC: where the tables are a team's own, it may be a plain number."""
+    lines = engine.query(
+        f"SELECT type FROM system.columns WHERE database = currentDatabase() AND table = '{table}' AND name = '{column}'"
+    )
+    found = msgspec.json.decode(lines.splitlines()[0], type=_Type)
+    return f"toUnixTimestamp64Milli({column})" if found.type.startswith("DateTime64") else column
+
+
+def _latest_signals(brokers: KafkaSettings) -> list[Signal]:
+    latest: dict[str, Signal] = {}
+    for record in kafka.read_to_end(brokers, "rebuild", Names(brokers).topic("signals.v1")):
+        if record.value is not None:
+            signal = decode(record.value, Signal, record_version(record.headers))
+            if signal.signal_id not in latest or latest[signal.signal_id].revision < signal.revision:
+                latest[signal.signal_id] = signal
+    return list(latest.values())
+
+
+def _gaps(brokers: KafkaSettings) -> list[Gap]:
+    found: Iterable[Any] = (
+        decode(record.value, ControlRecord, record_version(record.headers))
+        for record in kafka.read_to_end(brokers, "rebuild", Names(brokers).topic("sources.v1"))
+    )
+    latest = {(gap.source_id, gap.start): gap for gap in found if isinstance(gap, Gap)}
+    return list(latest.values())
