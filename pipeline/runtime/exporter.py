@@ -435,6 +435,7 @@ def export(settings: Settings, stop: threading.Event) -> None:
         health.ready = False
         admin.stop()
         metrics.LIVE.read = None
+        watch.join(2)
 
 
 def _follow(settings: KafkaSettings, view: View, stop: threading.Event, health: Health) -> None:

@@ -571,14 +571,14 @@ def _with_records(settings: KafkaSettings, starts: Mapping[Any, int], ends: Mapp
     return found
 
 
-def offsets_at(settings: KafkaSettings, topic: str, time_ms: int) -> dict[int, int]:
-    """Of each partition, the offset of the first record written at that time or later; its end if there is none."""
+def offset_at(settings: KafkaSettings, topic: str, partition: int, time_ms: int) -> int:
+    """Offset of the first record of a partition written at that time or later; its end if there is none. Errors as ``errors``."""
     with errors(f"looking at {topic}"):
         reader = consumer(settings, "look")
         try:
-            partitions = [TopicPartition(topic, number) for number in sorted(partitions_of(reader, topic))]
-            found = reader.offsets_for_times(dict.fromkeys(partitions, time_ms))
-            ends = reader.end_offsets(partitions)
-            return {tp.partition: found[tp].offset if found.get(tp) else ends[tp] for tp in partitions}
+            tp = TopicPartition(topic, partition)
+            found = reader.offsets_for_times({tp: time_ms}).get(tp)
+            end: int = reader.end_offsets([tp])[tp]
+            return end if found is None else found.offset
         finally:
             reader.close()

@@ -62,32 +62,37 @@ def rebuild_state(
     counts = _step_counts(engine, time.time_ns() // 1_000_000 - MEMORY_MS)
     policy = settings.policy()
     steps = Steps(policy.step, policy.time_zone)
-    watermark = max((steps.end(steps.index(one.step_start)) for one in counts), default=None)
     signals = _latest_signals(brokers)
     gaps = _gaps(brokers)
     say(f"{len(counts)} step counts, {len(signals)} signals, {len(gaps)} gaps")
     states: dict[int, list[StateChange]] = {}
+    positions: dict[int, int] = {}
     for partition in range(partitions):
 
         def ours(one: StepCount | Signal, partition: int = partition) -> bool:
             return partition_of_subject(one.subject_kind, one.subject_id, partitions) == partition
 
         own = [signal for signal in signals if ours(signal)]
+        own_counts = list(filter(ours, counts))
+        # Each partition closed its own steps; what it had taken in of later ones must be read again.
+        watermark = max((steps.end(steps.index(one.step_start)) for one in own_counts), default=None)
         detector = rebuild(
             policy,
             version_of(catalogue),
             catalogue,
-            filter(ours, counts),
+            own_counts,
             [signal for signal in own if signal.event != "closed"],
             watermark,
+            policy_version=version_of(policy),
             closed_signals=[signal for signal in own if signal.event == "closed"],
             gaps=gaps,
         )
         states[partition] = detector.changes()
-    since = watermark if watermark is not None else 0
-    positions = kafka.offsets_at(brokers, scored, since)
+        positions[partition] = kafka.offset_at(brokers, scored, partition, watermark or 0)
     asyncio.run(_write(brokers, DetectStage(0, Catalogues(brokers)), states, positions))
-    say(f"{partitions} partitions rebuilt; detection reads on from what was written since {since} (ms UTC)")
+    say(
+        f"{partitions} partitions rebuilt; detection reads again what was written since the first step that was not closed"
+    )
 
 
 async def _write(

@@ -89,7 +89,9 @@ def write_hard(path: Path, part: int, rows: int = 600, seed: int = 7) -> None:
     records += [dict(record) for record in dice.sample(records, rows // 10)]
     if part:
         records += (_hard(dice, f"late-{number}", dice.uniform(10, 20)) for number in range(rows // 10))
-        records += ({**_hard(dice, f"h0-{number}", 19.5), "text": "改一下：" + _TEXTS[0]} for number in range(0, rows, 9))
+        records += (
+            {**_hard(dice, f"h0-{number}", 19.5), "text": "改一下：" + _TEXTS[0]} for number in range(0, rows, 9)
+        )
         records += ({**_hard(dice, f"h0-{number}", 19.5), "deleted": True} for number in range(0, rows, 31))
     dice.shuffle(records)
     malformed = ["{not json", '{"id": 5}', '{"id": "x", "text": "好", "time": "gestern"}', '["a list"]', ""]

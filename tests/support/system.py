@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class Process:
     name: str
     command: Sequence[str]
     folder: Path
+    once: bool = False
+    """It is done when it has ended well."""
     wanted: bool = True
     popen: "subprocess.Popen[bytes] | None" = None
     starts: int = 0
@@ -43,6 +45,7 @@ class Process:
         """Start it again if it has ended."""
         if self.popen is not None and self.popen.poll() is not None:
             self.exits.append(self.popen.returncode)
+            self.wanted = self.wanted and not (self.once and self.popen.returncode == 0)
             self.popen = None
         if self.wanted and self.popen is None:
             self.start()
@@ -114,9 +117,9 @@ class System:
         assert done.returncode == 0, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
 
-    def start(self, name: str, *arguments: str) -> Process:
-        """Start ``complaint-radar ARGUMENTS`` and keep it up. ``name``: of its log."""
-        process = Process(name, [str(COMMAND), *arguments], self.folder)
+    def start(self, name: str, *arguments: str, once: bool = False) -> Process:
+        """Start ``complaint-radar ARGUMENTS`` and keep it up. ``name``: of its log. ``once``: until it ends well."""
+        process = Process(name, [str(COMMAND), *arguments], self.folder, once)
         process.start()
         self.processes[name] = process
         return process
@@ -127,6 +130,14 @@ class System:
     def keep(self) -> None:
         for process in self.processes.values():
             process.keep()
+
+    def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        """Keep all processes up for so long, or until something holds; whether it does."""
+        end = time.monotonic() + seconds
+        while not (holds := until()) and time.monotonic() < end:
+            self.keep()
+            time.sleep(0.1)
+        return holds
 
     def settle(self, stages: Sequence[str] = ("score", "detect", "store"), patience: float = 90.0) -> None:
         """Wait, keeping all processes up, until these stages have read all that there is, and all before them too."""
