@@ -25,6 +25,8 @@ FIELDS = {
     "channel": "channel",
 }
 _DAY_MS = 86_400_000
+_HARM = "，使用时爆炸，手被炸伤住院"
+_HARM_EVERY = 97
 _START = 1_767_600_000_000
 _TEXTS = (
     "洗衣机脱水噪音特别大", "快递太慢，等了一个星期", "客服态度恶劣，一直推诿", "很好用，推荐", "价格虚高，不值", "漏水了，地板都湿了",
@@ -82,17 +84,18 @@ def write_hard(path: Path, part: int, rows: int = 600, seed: int = 7) -> None:
     records: list[dict[str, Any]] = []
     for number in range(rows):
         records.append(_hard(dice, f"h{part}-{number}", dice.uniform(0, 20) + 20 * part))
-    for record in dice.sample(records, rows // 10):
+    # Harm that is edited before its day is over may be told or not: it depends on how the stream is cut into blocks.
+    harmless = [record for record in records if _HARM not in record["text"]]
+    for record in dice.sample(harmless, rows // 10):
         records.append({**record, "text": dice.choice(_TEXTS)})
-    for record in dice.sample(records, rows // 20):
+    for record in dice.sample(harmless, rows // 20):
         records.append({**record, "text": "", "deleted": True})
     records += [dict(record) for record in dice.sample(records, rows // 10)]
     if part:
         records += (_hard(dice, f"late-{number}", dice.uniform(10, 20)) for number in range(rows // 10))
-        records += (
-            {**_hard(dice, f"h0-{number}", 19.5), "text": "改一下：" + _TEXTS[0]} for number in range(0, rows, 9)
-        )
-        records += ({**_hard(dice, f"h0-{number}", 19.5), "deleted": True} for number in range(0, rows, 31))
+        later = [number for number in range(rows) if number % _HARM_EVERY]
+        records += ({**_hard(dice, f"h0-{number}", 19.5), "text": "改一下：" + _TEXTS[0]} for number in later[::9])
+        records += ({**_hard(dice, f"h0-{number}", 19.5), "deleted": True} for number in later[::31])
     dice.shuffle(records)
     malformed = ["{not json", '{"id": 5}', '{"id": "x", "text": "好", "time": "gestern"}', '["a list"]', ""]
     with path.open("a" if part else "w", encoding="utf-8") as file:
@@ -104,7 +107,7 @@ def write_hard(path: Path, part: int, rows: int = 600, seed: int = 7) -> None:
 
 def _hard(dice: random.Random, native_id: str, day: float) -> dict[str, Any]:
     product = dice.choice(PRODUCTS)
-    severe = "，漏电，手被电麻了" if dice.random() < 0.01 else ""
+    severe = _HARM if not int(native_id.rpartition("-")[2]) % _HARM_EVERY else ""
     return {
         "id": native_id,
         "text": dice.choice(_TEXTS) + severe + f" {native_id}",
