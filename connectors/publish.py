@@ -9,9 +9,30 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
+from kafka.net.compat import KafkaNetClient
 
 TRANSACTION_MS = 10_000
 """After so long the brokers give up a transaction of a connector that died: readers wait for it no longer than that."""
+
+
+def opened(make: Callable[..., Any], **options: Any) -> Any:
+    """A client of kafka-python, made by its class; of one that does not reach the brokers nothing stays behind.
+
+    The library itself leaves a running thread and four open files of each such attempt: whoever tries again and again while
+    the brokers are away would run out of files within the hour.
+    """
+    under: list[Any] = []
+
+    def net_client(**config: Any) -> Any:
+        under.append(KafkaNetClient(**config))
+        return under[-1]
+
+    try:
+        return make(**options, kafka_client=net_client)
+    except BaseException:
+        for one in under:
+            one.close()
+        raise
 
 
 class Published(NamedTuple):
@@ -43,8 +64,9 @@ class Publisher:
         errors: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._errors = errors
-        with errors("beginning to publish"):
-            self._producer = KafkaProducer(
+        with errors(f"beginning to publish as transactional id {transactional_id}"):
+            self._producer = opened(
+                KafkaProducer,
                 **options,
                 transactional_id=transactional_id,
                 transaction_timeout_ms=TRANSACTION_MS,

@@ -30,9 +30,12 @@ STEP_COUNTS = Counter("radar_step_counts", "Step count revisions published.", re
 WATERMARK = Gauge(
     "radar_watermark_timestamp_seconds",
     "Event time up to which every source has promised to be complete.",
+    ["stage"],
     registry=REGISTRY,
 )
-COMMITTED = Gauge("radar_last_commit_timestamp_seconds", "When the last block was committed.", registry=REGISTRY)
+COMMITTED = Gauge(
+    "radar_last_commit_timestamp_seconds", "When the last block was committed.", ["stage"], registry=REGISTRY
+)
 STAGE_SECONDS = Histogram(
     "radar_block_seconds", "Time a block spends in a stage.", ["stage"], buckets=_SECONDS, registry=REGISTRY
 )
@@ -87,7 +90,9 @@ HELD_ROWS = Gauge(
 UNALIGNED = Counter(
     "radar_unaligned_rows", "Late rows that were not made to wait, because too many did.", registry=REGISTRY
 )
-STORE_UP = Gauge("radar_store_up", "1 while the database takes rows, 0 while a block waits for it.", registry=REGISTRY)
+STORE_UP = Gauge(
+    "radar_store_up", "1 while the database takes rows, 0 while a block waits for it.", ["stage"], registry=REGISTRY
+)
 SOURCE_UP = Gauge("radar_source_up", "1 while the source can be read, 0 while it fails.", ["source"], registry=REGISTRY)
 
 WsgiApp = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import typer.main
 import yaml
@@ -29,7 +29,7 @@ def settings_rows(model: type[BaseModel] = Settings, prefix: str = "") -> Iterat
     """Key, default and description of every setting, in the order of the file."""
     for name, field in model.model_fields.items():
         inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_model(t)), None)
-        listed = inner is not None and inner is not field.annotation
+        listed = get_origin(field.annotation) is tuple
         default = "" if field.default is PydanticUndefined or inner is not None else _shown(field.default)
         yield f"{prefix}{name}", default, field.description or ""
         if inner is not None:
@@ -41,7 +41,7 @@ def _is_model(value: Any) -> bool:
 
 
 def _shown(default: object) -> str:
-    return "" if default is None else f"`{default}`"
+    return "" if default in (None, "") else f"`{default}`"
 
 
 def settings_table(language: str) -> str:

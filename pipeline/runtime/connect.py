@@ -33,7 +33,7 @@ from pipeline.storage.dead_letters import Asked, mark_replayed, to_read_again
 from schemas import identity
 from schemas.catalogue import CatalogueEntry
 from schemas.codec import encode
-from schemas.control import CatalogueUpdate, Gap, Idle, PolicyUpdate, Watermark
+from schemas.control import CatalogueUpdate, Gap, Idle, PolicyUpdate, Retired, Watermark
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
 from schemas.policy import DetectionPolicy
@@ -58,6 +58,8 @@ class Memory(msgspec.Struct):
     """Latest event time published, ms UTC."""
     gaps: list[Gap] = []
     """Gaps that have no end yet."""
+    retired: list[str] = []
+    """Sources that were read once and are no longer configured, as far as that has been said."""
 
 
 class Connector:
@@ -86,6 +88,7 @@ class Connector:
         self._memory = msgspec.json.decode(own, type=Memory) if own else Memory()
         self._intake = Intake(sources, {key.decode(): value for key, value in cursors.items()}, list(self._memory.gaps))
         self._sources = [source.source_id for source in sources]
+        self._read_once = {key.decode() for key in cursors}
         self._heartbeat = 0.0
         self.mentions = 0
 
@@ -95,7 +98,7 @@ class Connector:
         return self._intake.failed
 
     def begin(self, catalogue: Sequence[CatalogueEntry], policy: DetectionPolicy) -> None:
-        """Publish catalogue and policy in band, if they are not those in force in every raw partition."""
+        """Publish catalogue and policy in band, if they are not those in force in every raw partition, and say who is gone."""
         memory = self._memory
         records: list[Published] = []
         if len(self._partitions) > memory.partitions:
@@ -112,6 +115,11 @@ class Connector:
         if (version := version_of(policy)) != memory.policy:
             records += self._to_all(PolicyUpdate(version, policy))
             memory.policy = version
+        gone = sorted(self._read_once.difference(self._sources))
+        if gone != memory.retired:
+            new = [name for name in gone if name not in memory.retired]
+            records += (self._record("sources.v1", encode(Retired(name)), name.encode()) for name in new)
+            memory.retired = gone
         if records:
             self._publisher.commit([*records, self._remember()])
 
@@ -146,7 +154,7 @@ class Connector:
             self._note_gap(gap)
         if block.watermark is not None:
             records += self._to_all(Watermark("", block.watermark))
-            metrics.WATERMARK.set(block.watermark / 1000)
+            metrics.WATERMARK.labels("connect").set(block.watermark / 1000)
         for letter in block.dead_letters:
             records.append(self._record("dead_letters.v1", encode(letter), letter.dead_letter_id.encode()))
             metrics.DEAD_LETTERS.labels(letter.source_id, letter.reason).inc()
@@ -154,7 +162,7 @@ class Connector:
         begin = time.monotonic()
         self._publisher.commit([*records, self._remember()])
         metrics.CHECKPOINT_SECONDS.labels("connect").observe(time.monotonic() - begin)
-        metrics.COMMITTED.set(time.time())
+        metrics.COMMITTED.labels("connect").set(time.time())
         self._count(block.mentions)
 
     def _mentions(self, block: Block) -> Iterator[Published]:

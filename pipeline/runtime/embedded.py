@@ -134,7 +134,7 @@ class EmbeddedRuntime:
             self._detect(gap, outputs)
         if block.watermark is not None:
             self._detect(Watermark("", block.watermark), outputs)
-            metrics.WATERMARK.set(block.watermark / 1000)
+            metrics.WATERMARK.labels("run").set(block.watermark / 1000)
         self._commit(block, outputs, primary)
 
     def _detect(self, record: ScoredBlock | ControlRecord, outputs: Outputs) -> None:
@@ -182,7 +182,7 @@ class EmbeddedRuntime:
         for signal in outputs.signals:
             metrics.SIGNALS.labels(signal.kind, signal.event, str(signal.historic).lower()).inc()
         metrics.STEP_COUNTS.inc(len(outputs.step_counts))
-        metrics.COMMITTED.set(time.time())
+        metrics.COMMITTED.labels("run").set(time.time())
 
     @property
     def failed(self) -> dict[str, TransientError]:

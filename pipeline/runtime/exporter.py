@@ -1,6 +1,6 @@
 """``complaint-radar exporter``: live signals, what was heard of the sources, and how far the stages are, as metrics.
 
-One process at a time. It reads ``signals.v1`` and ``sources.v1`` from their beginning, without a group. Until the signals are
+One process at a time. It reads ``signals.v1`` from its beginning, and ``sources.v1``, without a group. Until the signals are
 read to their end /metrics answers 503: an answer that lacks a signal would say that it is over. While the brokers are away
 it goes on telling what it knows, and says that it may be old.
 """
@@ -39,6 +39,9 @@ OLD_SECONDS = 30.0
 """After so long without having been found at the end, what is told may be old."""
 LAG_SECONDS = 15.0
 """How often the stages are looked at."""
+SOURCE_RECORDS = 500_000
+"""Records of ``sources.v1`` that are read at most when the exporter starts, half a minute: heartbeats of a month for one source, of
+half a day for a hundred. What was heard last before that is not known."""
 LABEL_CHARACTERS = 200
 """Cut of a label's value: a product's name comes from outside."""
 _LOOK_SECONDS = 5.0
@@ -295,6 +298,8 @@ class Follower:
             self._sources.take(message, written)
 
     def _tell_signals(self) -> None:
+        if self._view.signals is not self._signals:
+            self._looked = 0.0  # now for the sources
         with self._view.lock:
             self._view.signals = self._signals
             self._view.not_exported += self._signals.trim()
@@ -306,23 +311,30 @@ class Follower:
         if time.monotonic() - self._looked < (_LOOK_SECONDS if self._ends else 0) or len(held) < self._expected:
             return
         self._looked = time.monotonic()
-        if self._view.signals is not self._signals:
-            # Sources have a heartbeat every few seconds, for a month. People wait for signals.
-            self._reader.pause(*(tp for tp in held if self._topics[tp.topic] == SOURCES))
-        else:
-            self._reader.resume(*held)
         try:
             with kafka.errors("looking at the ends of topics"):
-                self._ends = self._reader.end_offsets(list(held), timeout_ms=5000)
-                self._seen = time.time()
+                ends = self._reader.end_offsets(list(held), timeout_ms=5000)
         except TransientError as error:
             if not self._away:
                 _log.warning("%s; what is told may be old", error)
             self._away = True
-        else:
-            if self._away:
-                _log.info("the brokers are back")
-            self._away = False
+            return
+        if self._away:
+            _log.info("the brokers are back")
+        self._away = False
+        self._seen = time.time()
+        if not self._ends:
+            self._postpone_sources(ends)
+        elif self._view.signals is self._signals:
+            self._reader.resume(*held)
+        self._ends = ends
+
+    def _postpone_sources(self, ends: Mapping[Any, int]) -> None:
+        """People wait for signals: only when these are read, the sources are, and not from further back than is of use."""
+        for tp, end in ends.items():
+            if self._topics[tp.topic] == SOURCES:
+                self._reader.pause(tp)
+                self._reader.seek(tp, max(0, end - SOURCE_RECORDS))
 
     def _reached(self, topic: str) -> bool:
         """Whether the topic is read to where it last was seen to end."""

@@ -28,8 +28,10 @@ BLOCK_RECORDS = 3000
 """Records taken together at most; what waits when a block is done is the next one."""
 BLOCK_SECONDS = 0.05
 """How long a block waits for further records."""
-DRAIN_SECONDS = 20.0
-"""How long a stopping worker may take for the blocks in hand."""
+DRAIN_SECONDS = 15.0
+"""How long a stopping worker may take for the blocks in hand …"""
+LEAVE_SECONDS = 8.0
+"""… and for its farewell to the group."""
 
 _log = logging.getLogger(__name__)
 
@@ -131,12 +133,12 @@ class FaustWorker:
 
     async def _leave(self, waiter: "asyncio.Task[None]") -> None:
         waiter.cancel()
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._drop(list(self._held))  # waits for blocks in hand
-                await self._app.stop()
-        except TimeoutError:
+        # Not by a timeout around it: Faust swallows cancellations.
+        drained = asyncio.create_task(self._drop(list(self._held)))  # waits for blocks in hand
+        await asyncio.wait({drained}, timeout=DRAIN_SECONDS)
+        if not drained.done():
             _log.warning("blocks in hand were not finished within %.0f s; they will be read again", DRAIN_SECONDS)
+        await asyncio.wait({asyncio.create_task(self._app.stop())}, timeout=LEAVE_SECONDS)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -235,7 +237,7 @@ class FaustWorker:
         now = time.monotonic()
         metrics.RECORDS.labels(self._stage.name).inc(len(records))
         metrics.CHECKPOINT_SECONDS.labels(self._stage.name).observe(now - processed)
-        metrics.COMMITTED.set(time.time())
+        metrics.COMMITTED.labels(self._stage.name).set(time.time())
         metrics.RECORD_AGE.labels(self._stage.name).observe(max(0.0, time.time() - records[0].timestamp / 1000))
 
 
@@ -274,4 +276,5 @@ def run_worker(settings: KafkaSettings, stage: Callable[[], Stage], stop: thread
     async def main() -> None:
         await FaustWorker(settings, stage(), stop, health).run()
 
-    asyncio.run(main())
+    # Not asyncio.run: it would wait for every task that Faust has left behind, and some do not end.
+    asyncio.new_event_loop().run_until_complete(main())

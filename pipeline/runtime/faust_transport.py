@@ -6,8 +6,9 @@
 2. **Commits nothing.** Positions are committed by ``kafka_checkpoint``, in the transaction of what they gave rise to.
    Faust's own commit would come later, and would take away the note that stands beside a position.
 3. **Fetches what is there.** Faust waits up to 1.5 s for a fetch to fill; here it is 0.25 s, and large records are taken.
-4. **Partitions are spread by range and kept, as far as possible, by whoever has them** would be sticky assignment; Faust
-   without tables uses round robin, which is left as it is.
+4. **Ends.** Faust's loop waits, blocked, for the consumer's thread to end; that thread may be in a rebalance and wait for
+   the loop. (Seen when two workers were stopped at once.) Here it is waited for a few seconds only, and the thread does not
+   keep the process alive. The group then misses this member's farewell and waits for its session instead.
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,11 @@ from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.threads import WorkerThread
 
 from pipeline.errors import TerminalError
+
+_LEAVE_SECONDS = 5.0
 
 CHECKED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 
@@ -33,7 +37,18 @@ def assert_checked_versions() -> None:
             raise TerminalError(f"{name} {found} is installed; the Kafka workers were checked on {checked} only")
 
 
+class _LeavingThread(WorkerThread):
+    def __init__(self, service: Any, **options: Any) -> None:
+        super().__init__(service, **options)
+        self.daemon = True  # 4
+
+    def stop(self) -> None:
+        self.is_stopped.wait(_LEAVE_SECONDS)  # 4
+
+
 class _CommittedConsumerThread(driver.AIOKafkaConsumerThread):
+    Worker = _LeavingThread
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # 1

@@ -21,6 +21,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, OffsetSpec
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from connectors.publish import opened
 from pipeline.errors import ConfigurationError, TerminalError, TransientError
 from pipeline.settings import KafkaSettings, duration_ms, password, read_secret
 
@@ -31,6 +32,8 @@ TOPIC_BYTES = 1_048_588
 """What every topic takes: the brokers' default, stated because some have a lower one."""
 _ADMIN_SECONDS = 10
 """How long an admin client waits for the brokers: a person is waiting for it."""
+_BOOTSTRAP_SECONDS = 15
+"""How long any other client waits for them, or for a login that they refuse, before that is said."""
 
 
 class Names:
@@ -114,6 +117,7 @@ def client_options(settings: KafkaSettings, client: str) -> dict[str, Any]:
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
         "reconnect_backoff_max_ms": 1000,
+        "bootstrap_timeout_ms": _BOOTSTRAP_SECONDS * 1000,
     }
     if settings.security_protocol.endswith("SSL"):
         options |= {
@@ -150,10 +154,31 @@ def errors(what: str) -> Iterator[None]:
         yield
     except _FENCED as error:
         raise TerminalError(f"{what}: another process has taken over ({type(error).__name__})") from error
+    except _UNAUTHORIZED as error:
+        raise ConfigurationError(f"kafka: {what}: {_in_words(error)}; {RIGHTS_HINT}") from error
     except _REFUSED as error:
-        raise ConfigurationError(f"kafka: {what}: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(f"kafka: {what}: {_in_words(error)}") from error
+    except kafka_errors.KafkaTimeoutError as error:
+        raise TransientError(f"kafka: {what}: {_silence(error)}") from error
     except kafka_errors.KafkaError as error:
-        raise TransientError(f"kafka: {what}: {type(error).__name__}: {error}") from error
+        raise TransientError(f"kafka: {what}: {_in_words(error)}") from error
+
+
+REFUSAL_HINT = "if the brokers are up, they speak another kafka.security_protocol, or refuse the login"
+RIGHTS_HINT = "deploy/kafka/acls.yaml lists the rights that each part needs"
+
+
+def _in_words(error: Exception) -> str:
+    """Name and text of an error, each once: some texts begin with the name, behind a number."""
+    name, text = type(error).__name__, str(error)
+    return text if name in text else f"{name}: {text}"
+
+
+def _silence(error: Exception) -> str:
+    if "Unable to bootstrap" not in str(error):
+        return _in_words(error)
+    # kafka-python tells a login that is refused, and TLS where there is none, no otherwise than silence.
+    return f"no answer within {_BOOTSTRAP_SECONDS} s; {REFUSAL_HINT}"
 
 
 _FENCED = (
@@ -161,12 +186,14 @@ _FENCED = (
     kafka_errors.InvalidProducerEpochError,
     kafka_errors.FencedInstanceIdError,
 )
-_REFUSED = (
-    kafka_errors.SaslAuthenticationFailedError,
+_UNAUTHORIZED = (
     kafka_errors.TopicAuthorizationFailedError,
     kafka_errors.GroupAuthorizationFailedError,
     kafka_errors.ClusterAuthorizationFailedError,
     kafka_errors.TransactionalIdAuthorizationFailedError,
+)
+_REFUSED = (
+    kafka_errors.SaslAuthenticationFailedError,
     kafka_errors.UnknownTopicOrPartitionError,
     kafka_errors.InvalidConfigurationError,
     kafka_errors.InvalidPartitionsError,
@@ -210,13 +237,12 @@ def admin(settings: KafkaSettings) -> Iterator[Any]:
 
 
 def _admin_client(settings: KafkaSettings) -> Any:
-    options = client_options(settings, "admin")
+    options = client_options(settings, "admin") | {"bootstrap_timeout_ms": _ADMIN_SECONDS * 1000}
     for unknown in ("allow_auto_create_topics", "metrics_enabled"):
         options.pop(unknown)
     try:
-        return KafkaAdminClient(**options, bootstrap_timeout_ms=_ADMIN_SECONDS * 1000)
+        return opened(KafkaAdminClient, **options)
     except kafka_errors.KafkaTimeoutError as error:
-        # kafka-python tells a login that is refused, and TLS where there is none, no otherwise than silence.
         raise TransientError(
             f"kafka: brokers {settings.bootstrap_servers}: no answer within {_ADMIN_SECONDS} s; if they are up, they speak "
             f"another kafka.security_protocol than {settings.security_protocol}, or refuse the login"
@@ -226,7 +252,8 @@ def _admin_client(settings: KafkaSettings) -> Any:
 def consumer(settings: KafkaSettings, client: str, **options: Any) -> Any:
     """A consumer that sees committed records only and commits nothing by itself. Errors as ``errors``."""
     with errors(f"brokers {settings.bootstrap_servers}"):
-        return KafkaConsumer(
+        return opened(
+            KafkaConsumer,
             **client_options(settings, client),
             isolation_level="read_committed",
             enable_auto_commit=False,
@@ -261,12 +288,64 @@ def partitions_of(client: Any, topic: str) -> set[int]:
     """Numbers of a topic's partitions.
 
     Raises:
-        ConfigurationError: there is no such topic.
+        ConfigurationError: there is no such topic, or this user may not see it: the library does not tell them apart.
     """
     found: Iterable[int] | None = client.partitions_for_topic(topic)
     if not found:
-        raise ConfigurationError(f"kafka: there is no topic {topic}: make it by `complaint-radar topics`")
+        raise ConfigurationError(
+            f"kafka: there is no topic {topic}, or this user has no right on it: make it by `complaint-radar topics`, or grant "
+            f"the right; {RIGHTS_HINT}"
+        )
     return set(found)
+
+
+def check_rights(settings: KafkaSettings, stage: str) -> None:
+    """Ask the brokers whether a stage may do what it is about to: its clients would wait in silence for what they may not.
+
+    Args:
+        settings: the brokers, and as whom.
+        stage: name of a producer or consumer in ``schemas/topics.yaml`` that reads in a group.
+
+    Raises:
+        ConfigurationError: rights or topics are missing; names all of them. Others as ``errors``.
+    """
+    names = Names(settings)
+    wanted = {
+        names.topic(name): [*["READ"] * (stage in spec.consumers), *["WRITE"] * (stage in spec.producers)]
+        for name, spec in topic_specs().items()
+        if stage in (*spec.consumers, *spec.producers)
+    }
+    with admin(settings) as client, errors(f"looking at the rights of {stage}"):
+        lacking = [
+            f"{operation.capitalize()} on topic {one['name']}"
+            for one in client.describe_topics(list(wanted))
+            for operation in _lacking(one, wanted[one["name"]])
+        ]
+        if not _may_use(client, names.group(stage)):
+            lacking.append(f"Read on group {names.group(stage)}")
+    if lacking:
+        raise ConfigurationError(f"kafka: this user lacks {', '.join(lacking)}; {RIGHTS_HINT}")
+
+
+def _lacking(topic: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
+    """Which of the operations the brokers do not let us do; none if they do not say."""
+    error = kafka_errors.for_code(topic["error_code"])
+    if error is kafka_errors.TopicAuthorizationFailedError:
+        return list(wanted)
+    if error is kafka_errors.UnknownTopicOrPartitionError:
+        raise ConfigurationError(f"kafka: there is no topic {topic['name']}: make it by `complaint-radar topics`")
+    told = topic["authorized_operations"]
+    return [one for one in wanted if told and one not in told]
+
+
+def _may_use(client: Any, group: str) -> bool:
+    try:
+        client.list_group_offsets([group])
+    except kafka_errors.GroupAuthorizationFailedError:
+        return False
+    except kafka_errors.CoordinatorNotAvailableError:
+        pass  # the first question after groups ever; rights are looked at before that
+    return True
 
 
 # -- the brokers and what they hold ------------------------------------------------------------------------------------

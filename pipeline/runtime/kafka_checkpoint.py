@@ -7,23 +7,76 @@ kills and pauses: tests/integration/servers.)
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalStateError, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    ProducerFenced,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.helpers import create_ssl_context
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from pipeline.errors import TerminalError, TransientError
-from pipeline.runtime.kafka import APPLICATION, RECORD_BYTES, Names
+from pipeline.errors import ConfigurationError, TerminalError, TransientError
+from pipeline.runtime.kafka import APPLICATION, RECORD_BYTES, REFUSAL_HINT, RIGHTS_HINT, Names
 from pipeline.runtime.stage import Output, Stage, StateChange, StateRecord, version_headers
 from pipeline.settings import KafkaSettings, password, read_secret
 
 TRANSACTION_MS = 10_000
 """After so long an open transaction is given up: until then readers wait for it."""
+
+
+_UNAUTHORIZED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
+
+
+def translated(error: BaseException, what: str) -> BaseException:
+    """The error in our terms, if it is one of aiokafka's; see ``errors``."""
+    if isinstance(error, ProducerFenced | IllegalStateError):
+        return TerminalError(f"{what}: another worker has taken over ({type(error).__name__})")
+    if isinstance(error, _UNAUTHORIZED):
+        return ConfigurationError(f"kafka: {what}: {error}; {RIGHTS_HINT}")
+    if isinstance(error, SaslAuthenticationFailed):
+        return ConfigurationError(f"kafka: {what}: the login is refused: {error}")
+    if isinstance(error, KafkaConnectionError):
+        # Of a refused login it speaks in its log only.
+        return TransientError(f"kafka: {what}: {error}; {REFUSAL_HINT}")
+    if isinstance(error, KafkaError):
+        return TransientError(f"kafka: {what}: {type(error).__name__}: {error}")
+    return error
+
+
+@contextmanager
+def errors(what: str) -> Iterator[None]:
+    """Turn errors of aiokafka into ours.
+
+    Args:
+        what: was being done.
+
+    Raises:
+        ConfigurationError: credentials or a right are refused.
+        TerminalError: another worker has taken this one's place.
+        TransientError: anything else.
+    """
+    try:
+        yield
+    except KafkaError as error:
+        raise translated(error, what) from error
+
+
+def _retrieved(future: "asyncio.Future[Any]") -> None:
+    """What went wrong with one record is told by the commit; asyncio need not tell it again."""
+    if not future.cancelled():
+        future.exception()
 
 
 class _FileToken(AbstractTokenProvider):  # type: ignore[misc]
@@ -71,21 +124,20 @@ class KafkaCheckpoint:
         """Make outputs, state and the next offset to be read durable and visible together, or none of them.
 
         Raises:
-            TerminalError: fenced, or refused for good; the process must stop.
+            ConfigurationError: a right is missing.
+            TerminalError: fenced; the process must stop.
             TransientError: not known whether it happened; the process must begin again from what is committed.
         """
         producer = self._producer
-        try:
+        with errors(f"committing {self._input.topic}-{self._input.partition}"):
             await producer.begin_transaction()
             sent = [await self._send(output) for output in outputs]
             sent += [await producer.send(self._state, value, key, self._input.partition) for key, value in state]
+            for one in sent:
+                one.add_done_callback(_retrieved)
             await producer.send_offsets_to_transaction({self._input: OffsetAndMetadata(position, note)}, self._group)
             await asyncio.gather(*sent)
             await producer.commit_transaction()
-        except (ProducerFenced, IllegalStateError) as error:
-            raise TerminalError(f"{self._input}: another worker has taken over ({type(error).__name__})") from error
-        except KafkaError as error:
-            raise TransientError(f"{self._input}: not committed: {type(error).__name__}: {error}") from error
 
     async def _send(self, output: Output) -> Any:
         return await self._producer.send(
@@ -113,7 +165,8 @@ class Claims:
         """The checkpoint of a partition; whoever had it before is fenced from here on.
 
         Raises:
-            TransientError: the brokers are not there.
+            ConfigurationError: the brokers refuse us.
+            TransientError: they are not there.
         """
         producer = AIOKafkaProducer(
             **client_options(self._settings),
@@ -126,25 +179,28 @@ class Claims:
             max_request_size=RECORD_BYTES + 1000,
         )
         try:
-            await producer.start()
-        except KafkaError as error:
+            with errors(f"claiming partition {partition}"):
+                await producer.start()
+        except BaseException:
             await producer.stop()
-            raise TransientError(f"partition {partition} cannot be claimed: {error}") from error
+            raise
         return KafkaCheckpoint(producer, self._stage, partition, self._names)
 
     async def positions(self, partitions: Collection[int]) -> dict[int, tuple[int, str]]:
-        """Committed next offset and note of each partition that has one."""
+        """Committed next offset and note of each partition that has one. Errors as ``claim``."""
         client = AIOKafkaAdminClient(**client_options(self._settings), client_id=f"{APPLICATION}-{self._stage.name}")
-        await client.start()
+        group = self._names.group(self._stage.name)
         try:
-            wanted = [TopicPartition(self._names.topic(self._stage.topic), one) for one in partitions]
-            found = await client.list_consumer_group_offsets(self._names.group(self._stage.name), partitions=wanted)
+            with errors(f"reading the positions of {group}"):
+                await client.start()
+                wanted = [TopicPartition(self._names.topic(self._stage.topic), one) for one in partitions]
+                found = await client.list_consumer_group_offsets(group, partitions=wanted)
         finally:
             await client.close()
         return {tp.partition: (one.offset, one.metadata or "") for tp, one in found.items() if one.offset >= 0}
 
     async def states(self, partitions: Collection[int]) -> Mapping[int, list[StateRecord]]:
-        """State records of each partition, by reading the state topic to its end."""
+        """State records of each partition, by reading the state topic to its end. Errors as ``claim``."""
         found: dict[int, dict[bytes, bytes]] = {one: {} for one in partitions}
         if self._stage.state_topic is None or not found:
             return {one: [] for one in found}
@@ -155,22 +211,27 @@ class Claims:
             enable_auto_commit=False,
             max_partition_fetch_bytes=8 << 20,
         )
-        await consumer.start()
         try:
-            topic = self._names.topic(self._stage.state_topic)
-            partitions_ = [TopicPartition(topic, one) for one in found]
-            consumer.assign(partitions_)
-            await consumer.seek_to_beginning(*partitions_)
-            ends = await consumer.end_offsets(partitions_)
-            waiting = set(partitions_)
-            while waiting := {one for one in waiting if await consumer.position(one) < ends[one]}:
-                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
-                    kept = found[tp.partition]
-                    for record in records:
-                        if record.value is None:
-                            kept.pop(record.key, None)
-                        else:
-                            kept[record.key] = record.value
+            with errors("reading the state"):
+                await consumer.start()
+                await _read_to_end(consumer, self._names.topic(self._stage.state_topic), found)
         finally:
             await consumer.stop()
         return {partition: list(records.items()) for partition, records in found.items()}
+
+
+async def _read_to_end(consumer: Any, topic: str, found: Mapping[int, dict[bytes, bytes]]) -> None:
+    """The latest value of each key of these partitions into ``found``."""
+    partitions = [TopicPartition(topic, one) for one in found]
+    consumer.assign(partitions)
+    await consumer.seek_to_beginning(*partitions)
+    ends = await consumer.end_offsets(partitions)
+    waiting = set(partitions)
+    while waiting := {one for one in waiting if await consumer.position(one) < ends[one]}:
+        for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+            kept = found[tp.partition]
+            for record in records:
+                if record.value is None:
+                    kept.pop(record.key, None)
+                else:
+                    kept[record.key] = record.value

@@ -136,12 +136,12 @@ class Store:
                 break
             except TransientError as error:
                 metrics.RETRIES.labels("store").inc()
-                metrics.STORE_UP.set(0)
+                metrics.STORE_UP.labels("store").set(0)
                 _log.warning("%s; the block waits %.0f s", error, pause)
                 if not self._wait(pause, stop, health):
                     return False
                 pause = min(2 * pause, 30.0)
-        metrics.STORE_UP.set(1)
+        metrics.STORE_UP.labels("store").set(1)
         self._commit(block.positions)
         self._note(block)
         return True
@@ -172,7 +172,7 @@ class Store:
 
     def _note(self, block: Block) -> None:
         now = time.time()
-        metrics.COMMITTED.set(now)
+        metrics.COMMITTED.labels("store").set(now)
         metrics.RECORDS.labels("store").inc(len(block))
         for row in block.rows.get("mentions", ()):
             if isinstance(row, ScoredRow) and not row.flags:

@@ -33,9 +33,10 @@ def loaded(servers: Servers, folder: Path, name: str, mentions: int, lots: int, 
     write_catalogue(system.folder / "catalogue.csv", lots)
     with (system.folder / "bench.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(Sayings(lots).lines(mentions, START_MS, hours))
-    connect = system.start("connect", "connect", "--until-end", once=True)
+    connect = system.start("connect", "connect")
     rate = timed(lambda: _counted([connect], "radar_mentions_total"), mentions, _pids(servers, connect))
-    assert system.wait(60, until=lambda: not connect.wanted), system.tail("connect")
+    system.stop()
+    system.processes.clear()
     return system, rate
 
 
@@ -76,9 +77,7 @@ def workers(system: System, servers: Servers, stage: str, number: int, target: f
         )
 
     try:
-        return timed(
-            lambda: _counted(running, "radar_records_total"), target, _pids(servers, *running), started=begun
-        )
+        return timed(lambda: _counted(running, "radar_records_total"), target, _pids(servers, *running), started=begun)
     finally:
         system.stop()
         system.processes.clear()

@@ -18,7 +18,11 @@ SESSION_SECONDS = 6
 """Session time-out of the workers here; a pause must be longer to make a zombie."""
 
 COMPONENTS = ("connect", "score", "detect", "store", "kafka", "clickhouse")
-ACTIONS = (*(f"kill {one}" for one in COMPONENTS), "zombie score", "zombie detect", "leave score", "leave detect")
+ACTIONS = (
+    *(f"kill {one}" for one in COMPONENTS),
+    *("stall kafka", "stall clickhouse"),
+    *("zombie score", "zombie detect", "leave score", "leave detect"),
+)
 
 SOURCES = [
     source("demo", "demo.jsonl"),
@@ -56,6 +60,11 @@ def write_part(folder: Path, part: int) -> None:
     (folder / "radar-data/pseudonym.key").write_text("the same in both", encoding="ascii")
 
 
+def a_plan(dice: random.Random, actions: int) -> list[str]:
+    """So many actions, three quarters of them kills."""
+    return dice.choices(ACTIONS, [3 if action.startswith("kill") else 1 for action in ACTIONS], k=actions)
+
+
 class Chaos:
     """Does things to a system and its servers. ``said`` tells what, for the message of a test that fails."""
 
@@ -74,7 +83,7 @@ class Chaos:
         verb, target = action.split()
         begin = time.monotonic()
         if target in self._servers:
-            self._kill_server(target)
+            {"kill": self._kill_server, "stall": self._stall_server}[verb](target)
         else:
             process = self._one_of(target)
             doing: dict[str, Callable[[Process], None]] = {
@@ -94,6 +103,12 @@ class Chaos:
         server.kill()
         self._system.wait(self._dice.uniform(0.0, 2.0))
         server.start()
+
+    def _stall_server(self, name: str) -> None:
+        """It keeps its connections and answers nothing, for a while."""
+        self._servers[name].pause()
+        self._system.wait(self._dice.uniform(4, 8))
+        self._servers[name].resume()
 
     def _pause_process(self, process: Process) -> None:
         """Longer than its session: others take its partitions, and it wakes up as a zombie."""
@@ -120,12 +135,19 @@ def run_parts(system: System, chaos: Chaos, plans: Sequence[Sequence[str]], pati
         system.settle(patience=patience)
 
 
-def differences_from_embedded(folder: Path, parts: int, engine: ServerEngine) -> list[str]:
-    """The same parts, in peace, through the embedded runtime; what of it the server path got otherwise."""
+def differences_from_embedded(folder: Path, parts: int, engine: ServerEngine, *, close: bool = True) -> list[str]:
+    """The same parts, in peace, through the embedded runtime; what of it the server path got otherwise.
+
+    Args:
+        folder: for the embedded run.
+        parts: how many.
+        engine: where the server path wrote.
+        close: whether the last part was the end of the history.
+    """
     embedded = System(folder, COMMON)
     for part in range(parts):
         write_part(folder, part)
-        embedded.run("run", "--until-end", *(("--close",) if part == parts - 1 else ()), patience=300)
+        embedded.run("run", "--until-end", *(("--close",) if close and part == parts - 1 else ()), patience=300)
     ours = EmbeddedEngine(folder / "radar-data")
     try:
         expected, found = everything(ours, old=False), everything(engine, old=True)

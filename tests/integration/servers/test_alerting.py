@@ -1,7 +1,5 @@
 """From a record on ``signals.v1`` to a webhook, on real servers: once each, whatever happens to the exporter between."""
 
-import http.client
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-import yaml
+from alert_chain import TOKEN, alertmanager_config, await_alertmanager, prometheus_config
 from exporting import Exporter
 from kafka import KafkaProducer
 from servers import Alertmanager, Kafka, Prometheus
@@ -24,8 +22,6 @@ from schemas.codec import decode, encode
 from schemas.signal import Signal
 
 ROOT = Path(__file__).resolve().parents[3]
-DEPLOY = ROOT / "deploy"
-TOKEN = "of this test"  # noqa: S105 - no secret
 EXAMPLE = decode((ROOT / "schemas/examples/signal.json").read_bytes(), Signal)
 
 
@@ -66,50 +62,6 @@ def brokers(kafka: Kafka) -> KafkaSettings:
 def topic(brokers: KafkaSettings) -> Iterator[Topic]:
     with closing(Topic(brokers)) as opened:
         yield opened
-
-
-def _alertmanager_config(webhook: Webhook, folder: Path) -> str:
-    """Ours, with the test's receiver and without its waiting."""
-    config = yaml.safe_load((DEPLOY / "alertmanager/alertmanager.yaml").read_text(encoding="utf-8"))
-    (folder / "token").write_text(TOKEN, encoding="ascii")
-    for receiver in config["receivers"]:
-        (hook,) = receiver["webhook_configs"]
-        hook["url"] = f"{webhook.url}/{receiver['name']}"
-        hook["http_config"]["authorization"]["credentials_file"] = str(folder / "token")
-    for route in config["route"]["routes"]:
-        route |= {"group_wait": "0s", "group_interval": "1s"}
-    return yaml.safe_dump(config)
-
-
-def _prometheus_config(exporter: Exporter, alertmanager: Alertmanager, folder: Path) -> str:
-    """Ours, once a second instead of every five."""
-    config = yaml.safe_load((DEPLOY / "prometheus/scrape.yaml").read_text(encoding="utf-8"))
-    (job,) = (one for one in config["scrape_configs"] if one["job_name"] == "complaint-radar-exporter")
-    job |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
-    job["static_configs"] = [{"targets": [f"127.0.0.1:{exporter.port}"]}]
-    rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text(encoding="utf-8"))
-    for group in rules["groups"]:
-        group["interval"] = "1s"
-    (folder / "rules.yaml").write_text(yaml.safe_dump(rules), encoding="utf-8")
-    return yaml.safe_dump(
-        {
-            "rule_files": [str(folder / "rules.yaml")],
-            "scrape_configs": [job],
-            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager.address]}]}]},
-        }
-    )
-
-
-def _await_alertmanager(prometheus: Prometheus) -> None:
-    """What fires before Prometheus knows its Alertmanager is sent a minute later."""
-    until = time.monotonic() + 20
-    while True:
-        with closing(http.client.HTTPConnection(prometheus.address, timeout=5)) as connection:
-            connection.request("GET", "/api/v1/alertmanagers")
-            if json.loads(connection.getresponse().read())["data"]["activeAlertmanagers"]:
-                return
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -173,8 +125,8 @@ def test_once_each(
     _put_before(topic)
     exporter = Exporter(tmp_path, brokers)
     with Webhook() as webhook:
-        manager = alertmanager(config=_alertmanager_config(webhook, tmp_path))
-        _await_alertmanager(prometheus(config=_prometheus_config(exporter, manager, tmp_path)))
+        manager = alertmanager(config=alertmanager_config(webhook, tmp_path))
+        await_alertmanager(prometheus(config=prometheus_config(exporter, manager, tmp_path)))
         with exporter:
             _check_first(exporter, webhook)
             _open_and_update(exporter, topic, webhook)

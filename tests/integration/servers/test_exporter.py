@@ -64,7 +64,10 @@ def test_stages(kafka: Kafka, tmp_path: Path) -> None:
             written = int((time.time() - age) * 1000)
             producer.send(raw.topic, b"{}", partition=raw.partition, timestamp_ms=written).get(20)
             producer.commit_transaction()
-    with Exporter(tmp_path, brokers, LAG_SECONDS=0.5) as exporter:
+    # Of the sources' heartbeats only the last are read.
+    _put(kafka, names.topic("sources.v1"), Idle("long ago"), *[Idle("lately")] * 5)
+    with Exporter(tmp_path, brokers, LAG_SECONDS=0.5, SOURCE_RECORDS=5) as exporter:
+        assert "long ago" not in exporter.wait_for('radar_source_gap{source="lately"}', "0.0")
         for stage in ("score", "detect", "store"):
             exporter.wait_for(f'radar_stage_running{{stage="{stage}"}}', "0.0")
         with closing(

@@ -1,17 +1,59 @@
+"""The SQLite checkpoint under the contract of all checkpoints, and what only it has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+from checkpoint_contract import Changes, CheckpointContract
+from stored import a_signal
 
 from pipeline.runtime.checkpoint import SqliteCheckpoint
 
 
-def test_position_and_state_are_there_after_opening_again(tmp_path: Path) -> None:
-    one = SqliteCheckpoint(tmp_path / "c.sqlite")
-    one.commit([], [(b"a", b"1"), (b"b", b"2")], {"s": b"x"})
-    one.commit([], [(b"a", None), (b"b", b"3")], {"s": b"y"})
-    one.close()
-    again = SqliteCheckpoint(tmp_path / "c.sqlite")
-    assert again.state() == [(b"b", b"3")]
-    assert again.cursors() == {"s": b"y"}
-    again.close()
+@dataclass
+class Left:
+    outputs: list[str]
+    state: dict[bytes, bytes]
+    position: int | None
+
+
+class Opened:
+    """Outputs are signals; the position is that of one source."""
+
+    def __init__(self, path: Path) -> None:
+        self.checkpoint = SqliteCheckpoint(path)
+
+    def commit(self, outputs: Sequence[str], changes: Changes, position: int) -> None:
+        self.checkpoint.commit([a_signal(signal_id=one) for one in outputs], changes, {"s": str(position).encode()})
+
+    def begin(self, outputs: Sequence[str], changes: Changes, position: int) -> None:
+        database = self.checkpoint._db
+        database.execute("BEGIN IMMEDIATE")
+        database.executemany("INSERT INTO outbox (signal) VALUES (?)", [(b"{}",) for _ in outputs])
+        database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", changes)
+        database.execute("INSERT OR REPLACE INTO cursor VALUES ('s', ?)", (str(position).encode(),))
+
+    def die(self) -> None:
+        self.checkpoint.close()
+
+
+class TestSqliteCheckpoint(CheckpointContract):
+    @pytest.fixture
+    def open_checkpoint(self, tmp_path: Path) -> Callable[[], Opened]:
+        return lambda: Opened(tmp_path / "c.sqlite")
+
+    @pytest.fixture
+    def look(self, tmp_path: Path) -> Callable[[], Left]:
+        def read() -> Left:
+            one = SqliteCheckpoint(tmp_path / "c.sqlite")
+            cursor = one.cursors().get("s")
+            outputs = [signal.signal_id for _, signal in one.waiting()]
+            left = Left(outputs, dict(one.state()), int(cursor) if cursor else None)
+            one.close()
+            return left
+
+        return read
 
 
 def test_replays_are_asked_for_once_and_taken_away(tmp_path: Path) -> None:
