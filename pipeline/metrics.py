@@ -75,6 +75,15 @@ PARTITION_WATERMARK = Gauge(
     ["partition"],
     registry=REGISTRY,
 )
+LAG = Gauge(
+    "radar_partition_lag_records",
+    "Offsets of an input partition that are not committed yet, as last seen by its worker.",
+    ["stage", "topic", "partition"],
+    registry=REGISTRY,
+)
+STATE_BYTES = Counter(
+    "radar_state_written_bytes", "State written in checkpoints, keys included.", ["stage"], registry=REGISTRY
+)
 STATE_RECORDS = Gauge(
     "radar_state_records",
     "State records that a partition began with.",

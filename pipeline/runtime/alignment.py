@@ -12,11 +12,13 @@ et al., Lightweight Asynchronous Snapshots for Distributed Dataflows, 2015).
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
+from pipeline.errors import TerminalError
 from pipeline.runtime.stage import StateChange, StateRecord
-from schemas.codec import ScoredRecord
+from schemas.codec import VERSIONS, NewerVersion, ScoredRecord, decode, encode
 from schemas.control import Watermark
 from schemas.scored import ScoredBlock, ScoredRow
 
@@ -28,15 +30,38 @@ MAXIMUM_HELD = 200_000
 """Held rows above which further ones are taken in at once: memory is bounded, and then only the revision in which a late
 row shows may depend on the race."""
 
-_encoder = msgspec.msgpack.Encoder()
+
+class _HeldState(msgspec.Struct, array_like=True):
+    """A held record among the state; the record in the form and version of its topic."""
+
+    after: int
+    version: int
+    record: bytes
 
 
-class Held(msgspec.Struct, array_like=True):
+class Held(NamedTuple):
     """A record that waits for a watermark to count."""
 
     after: int
     """Watermark it came after, ms UTC."""
     record: ScoredRecord
+
+    def state(self) -> bytes:
+        """As it stands among the state."""
+        return msgspec.msgpack.encode(_HeldState(self.after, VERSIONS[ScoredRecord], encode(self.record)))
+
+    @classmethod
+    def restored(cls, data: bytes) -> "Held":
+        """Out of the state, whichever version wrote it.
+
+        Raises:
+            TerminalError: a newer one, or the record is damaged.
+        """
+        try:
+            kept = msgspec.msgpack.decode(data, type=_HeldState)
+            return cls(kept.after, decode(kept.record, ScoredRecord, kept.version))
+        except (msgspec.DecodeError, NewerVersion) as error:
+            raise TerminalError(f"a record that waits for its watermark cannot be read: {error}") from error
 
 
 class Alignment:
@@ -60,7 +85,7 @@ class Alignment:
                 self._promises[int(key[len(_PROMISE) :])] = int(value)
             elif key.startswith(_HELD):
                 self._number = int(key[len(_HELD) :])
-                self._hold(msgspec.msgpack.decode(value, type=Held))
+                self._hold(Held.restored(value))
         self._changed.clear()
         self._combined = self._minimum()
 
@@ -110,7 +135,7 @@ class Alignment:
         self._number += 1
         self._held[self._number] = held
         self._rows += _rows(held.record)
-        self._changed[_HELD + str(self._number).encode()] = _encoder.encode(held)
+        self._changed[_HELD + str(self._number).encode()] = held.state()
 
     def _advance(self) -> Iterator[ScoredRecord]:
         combined = self._minimum()

@@ -6,6 +6,7 @@ would acknowledge the failing block and go on behind it.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from pipeline import metrics
 from pipeline.errors import TransientError
@@ -227,13 +229,20 @@ class FaustWorker:
                 return
             result = claim.work.process(fresh)
             await asyncio.sleep(0)
+            state = list(result.state)
             position = fresh[-1].offset + 1
             processed = time.monotonic()
-            await claim.checkpoint.commit(result.outputs, result.state, position, result.note)
+            await claim.checkpoint.commit(result.outputs, state, position, result.note)
             claim.position = position
+            metrics.STATE_BYTES.labels(self._stage.name).inc(sum(len(key) + len(value or b"") for key, value in state))
             self._note(fresh, processed)
 
     def _note(self, records: Sequence[Record], processed: float) -> None:
+        last = records[-1]
+        with contextlib.suppress(AssertionError):  # it has just gone to another worker
+            end = self._app.consumer.highwater(TP(last.topic, last.partition)) or 0
+            left = max(0, end - last.offset - 1)
+            metrics.LAG.labels(self._stage.name, self._stage.topic, str(last.partition)).set(left)
         now = time.monotonic()
         metrics.RECORDS.labels(self._stage.name).inc(len(records))
         metrics.CHECKPOINT_SECONDS.labels(self._stage.name).observe(now - processed)

@@ -75,6 +75,7 @@ class Store:
     def __init__(self, settings: KafkaSettings, engine: Engine) -> None:
         names = Names(settings)
         self._engine = engine
+        self._topics = {names.topic(topic): topic for topic in TOPICS}
         self._decoders = {names.topic(topic): Decoder[Any](topic, "store") for topic in TOPICS}
         session = duration_ms(settings.session_timeout)
         self._consumer = kafka.consumer(
@@ -174,6 +175,10 @@ class Store:
         now = time.time()
         metrics.COMMITTED.labels("store").set(now)
         metrics.RECORDS.labels("store").inc(len(block))
+        for tp in block.positions.keys() & self._consumer.assignment():
+            position = block.positions[tp]
+            end = self._consumer.highwater(tp) or position
+            metrics.LAG.labels("store", self._topics[tp.topic], str(tp.partition)).set(end - position)
         for row in block.rows.get("mentions", ()):
             if isinstance(row, ScoredRow) and not row.flags:
                 metrics.EVENT_TO_ROW.observe(max(0.0, now - row.event_time / 1000))

@@ -78,6 +78,8 @@ def workers(system: System, servers: Servers, stage: str, number: int, target: f
 
     try:
         return timed(lambda: _counted(running, "radar_records_total"), target, _pids(servers, *running), started=begun)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{system.tail(stage)}") from None
     finally:
         system.stop()
         system.processes.clear()

@@ -37,6 +37,7 @@ class Process:
 
     def start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RADAR_")}
+        environment["PYTHONFAULTHANDLER"] = "1"
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.popen = subprocess.Popen(self.command, cwd=self.folder, env=environment, stdout=log, stderr=log)
         self.starts += 1
@@ -64,6 +65,9 @@ class Process:
         """TERM, once: a second one would end it in the midst of its work."""
         if self.wanted:
             self.wanted = False
+            if self.popen is not None and self.popen.poll() is not None:
+                self.exits.append(self.popen.returncode)  # it had ended before
+                self.popen = None
             self.send(signal.SIGCONT)
             self.send(signal.SIGTERM)
 
@@ -71,12 +75,12 @@ class Process:
         """End it as an operator does; its exit code."""
         self.ask_to_stop()
         if self.popen is None:
-            return self.exits[-1] if self.exits else 0
+            return 0
         try:
             code = self.popen.wait(patience)
         except subprocess.TimeoutExpired:
-            self.kill()
-            code = -signal.SIGKILL
+            self.send(signal.SIGABRT)  # its log then says where every thread stands
+            code = self.popen.wait()
         self.popen = None
         return code
 

@@ -7,6 +7,7 @@ import gc
 import http.client
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,32 +18,38 @@ from typing import Any
 import pytest
 import yaml
 from clickhouse_driver import Client
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
     ACLResourcePatternType,
     ResourcePattern,
+    ResourcePatternFilter,
     ResourceType,
 )
 from old_server import make_tables
-from servers import ClickHouse, Kafka, free_port
+from servers import ClickHouse, Kafka
 from streams import source, write_catalogue, write_hard
 from system import Process, System
 
+from connectors.catalogue import read_catalogue
 from connectors.publish import Published, Publisher
 from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import kafka
-from pipeline.runtime.bootstrap import READS
+from pipeline.runtime.bootstrap import READS, bootstrap
 from pipeline.runtime.catalogues import Catalogues
 from pipeline.runtime.connect import republish
 from pipeline.runtime.detect_stage import DetectStage
-from pipeline.runtime.exporter import Follower, View
+from pipeline.runtime.exporter import Follower, StageWatch, View, _oldest
 from pipeline.runtime.kafka import Names, topic_specs
 from pipeline.runtime.kafka_checkpoint import Claims, client_options
+from pipeline.runtime.rebuild import rebuild_state
+from pipeline.runtime.rescore import rescore
 from pipeline.runtime.score_stage import ScoreStage
 from pipeline.runtime.topics import create
+from pipeline.runtime.worker import brokers_of, server_engine
 from pipeline.settings import KafkaSettings, ScoringSettings
 from pipeline.storage.clickhouse import ServerEngine
 
@@ -232,24 +239,49 @@ def test_least_rights_are_enough_and_no_secret_leaks(secured: Secured) -> None:
     engine.close()
     seen = [systems["topics"].run("topics")]
     running = [systems[stage].start_stage(stage) for stage in ("score", "detect", "store")]
-    running.append(systems["exporter"].start("exporter", "exporter"))
     try:
         seen.append(systems["connect"].run("connect", "--until-end", "--close"))
         secured.settle(systems)
-        assert "a spike is possible from" in systems["bootstrap"].run("bootstrap")
-        republish(systems["replay"].settings, [])
         seen += [command_line(one) for one in running]
         seen += [metrics_of(systems[one.name], one.name) for one in running]
+        watch_stages(secured.settings("exporter"))
+        bootstrap(systems["bootstrap"].settings, threading.Event(), seen.append)
+        assert "a spike is possible from" in seen[-1]
     finally:
         codes = {one.name: one.stop() for one in running}
     assert set(codes.values()) == {0}, codes
-    assert "12 partitions rebuilt" in systems["rebuild"].run("rebuild")
-    seen.append(systems["rescore"].run("rescore"))
+    seen += by_hand(systems)
     assert secured.rows("mentions")
     assert secured.rows("step_counts")
     assert secured.rows("dead_letters")
-    assert any('stage_running{stage="store"} 1.0' in one for one in seen)
     assert_no_secret(secured, systems, seen)
+
+
+def watch_stages(settings: KafkaSettings) -> None:
+    """What the exporter looks at."""
+    Follower(settings, View()).close()
+    with kafka.admin(settings) as client, closing(kafka.consumer(settings, "look")) as reader:
+        found = StageWatch(settings, View()).look(client, reader)
+        _oldest(reader, {TopicPartition(Names(settings).topic("mentions.raw.v1"), 0): 0})
+    assert all(one.running for one in found.values()), found
+
+
+def by_hand(systems: Mapping[str, System]) -> list[str]:
+    """What people call while no worker runs: each as its own user, and what it said."""
+    said: list[str] = []
+    republish(systems["replay"].settings, [])
+    for part in ("rebuild", "rescore"):
+        settings = systems[part].settings
+        engine = server_engine(settings)
+        try:
+            if part == "rebuild":
+                catalogue = read_catalogue(systems[part].folder / "catalogue.csv", settings.time_zone)
+                rebuild_state(settings, brokers_of(settings), engine, catalogue, said.append)
+            else:
+                assert rescore(brokers_of(settings), settings.scoring, engine, said.append)
+        finally:
+            engine.close()
+    return said
 
 
 def assert_no_secret(secured: Secured, systems: Mapping[str, System], seen: list[str]) -> None:
@@ -383,8 +415,8 @@ def test_a_worker_says_what_it_lacks(secured: Secured, part: str, name: str) -> 
 
 
 def test_a_refused_login_is_said(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "_BOOTSTRAP_SECONDS", 2)
-    monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 2)
+    monkeypatch.setattr(kafka, "_BOOTSTRAP_SECONDS", 1)
+    monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 1)
     settings = secured.settings("connect")
     wrong = secured.folder / "wrong.password"
     wrong.write_text("hush-wrong", encoding="utf-8")
@@ -407,7 +439,8 @@ def test_nothing_is_left_of_a_client_without_brokers(monkeypatch: pytest.MonkeyP
     """The library would leave a thread and four open files, each time."""
     monkeypatch.setattr(kafka, "_BOOTSTRAP_SECONDS", 1)
     monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 1)
-    nobody = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")
+    listening = socket.create_server(("127.0.0.1", 0))  # and never says a word
+    nobody = KafkaSettings(bootstrap_servers=f"127.0.0.1:{listening.getsockname()[1]}")
 
     def left() -> tuple[int, int]:
         gc.collect()
@@ -421,6 +454,7 @@ def test_nothing_is_left_of_a_client_without_brokers(monkeypatch: pytest.MonkeyP
     with pytest.raises(TransientError):
         Publisher(kafka.client_options(nobody, "connect"), "test", kafka.errors)
     assert left() == before
+    listening.close()
 
 
 def test_tokens(secured: Secured) -> None:
@@ -442,8 +476,20 @@ def test_tokens(secured: Secured) -> None:
         assert kept.read_text("ascii") not in text
         assert process.popen is not None
         assert process.popen.poll() is None, text
+        take_away(secured, "score", ResourcePattern(ResourceType.GROUP, f"{LACKING}complaint-radar-score"))
+        assert process.popen.wait(20) == 2
+        assert f"GroupAuthorizationFailedError: {LACKING}complaint-radar-score" in system.tail("token")
     finally:
         process.stop()
+
+
+def take_away(secured: Secured, user: str, resource: ResourcePattern) -> None:
+    """All rights of a user on something, while it is at work."""
+    form = resource.pattern_type
+    wanted = ResourcePatternFilter(resource.resource_type, resource.resource_name, form)
+    with closing(KafkaAdminClient(bootstrap_servers=secured.broker.address)) as admin:
+        every = (ACLOperation.ANY, ACLPermissionType.ANY)
+        admin.delete_acls([ACLFilter(f"User:{user}", "*", *every, wanted)])
 
 
 def read_by(secured: Secured, system: System) -> None:
@@ -490,7 +536,7 @@ def test_mutual_tls(tmp_path: Path, own_kafka: Callable[..., Kafka], monkeypatch
     }
     ours = {"certificate_file": str(files.certificate), "key_file": str(files.key)}
     system = System(tmp_path / "ours", {"kafka": section | ours})
-    system.run("topics")
+    system.make_topics()
     assert "all 10 are as stated" in system.run("check")
     process = system.start_stage("score")
     try:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigurationError
-from pipeline.settings import Settings, duration_ms, load
+from pipeline.settings import Settings, duration_ms, load, password, read_secret
 
 GOOD = """
 data_dir: ./radar-data
@@ -98,6 +98,68 @@ def test_a_secret_is_not_repeated(tmp_path: Path) -> None:
         load(write(tmp_path, "pseudonym_key: 1234567890"))
     assert "1234567890" not in str(caught.value)
     assert "pseudonym_key" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "remedy"),
+    [
+        ("kafka", "password", "kafka.password_file, or set RADAR_KAFKA__PASSWORD"),
+        ("clickhouse", "password", "clickhouse.password_file, or set RADAR_CLICKHOUSE__PASSWORD"),
+        ("", "pseudonym_key", "RADAR_PSEUDONYM_KEY"),
+    ],
+)
+@pytest.mark.parametrize("value", ["hush-31415", "314159265", "[hush-31415]", "{hush-31415: 1}"])
+def test_a_secret_in_the_file_is_refused_unrepeated(
+    tmp_path: Path, section: str, key: str, remedy: str, value: str
+) -> None:
+    entry = f"{key}: {value}"
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(tmp_path, f"{section}: {{{entry}}}" if section else entry))
+    said = str(caught.value)
+    assert "a secret does not belong in this file" in said
+    assert remedy in said
+    assert "31415" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("sasl_mechanism: SCRAM", "kafka.sasl_mechanism: 'SCRAM' does not do"),
+        ("username: ''", "needs username, and password_file"),
+        ("sasl_mechanism: OAUTHBEARER", "OAUTHBEARER needs token_file"),
+        ("certificate_file: a.pem", "certificate_file and key_file go together"),
+        ("min_insync_replicas: 9", "min_insync_replicas cannot be above"),
+    ],
+)
+def test_a_wrong_value_beside_a_secret_does_not_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, said: str
+) -> None:
+    monkeypatch.setenv("RADAR_KAFKA__PASSWORD", "hush-31415")
+    section = "bootstrap_servers: 'b:1', security_protocol: SASL_SSL" + ("" if "username" in more else ", username: u")
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(tmp_path, f"kafka: {{{section}, {more}}}"))
+    assert said in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_password_shows_in_no_form_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADAR_KAFKA__PASSWORD", "hush-31415")
+    monkeypatch.setenv("RADAR_CLICKHOUSE__PASSWORD", "hush-31415")
+    text = "kafka: {bootstrap_servers: 'b:1', security_protocol: SASL_SSL, username: u}\nclickhouse: {hosts: h}"
+    settings = load(write(tmp_path, text))
+    assert settings.kafka is not None
+    assert password(settings.kafka) == "hush-31415"
+    for form in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
+        assert "hush" not in form
+
+
+def test_a_secret_file_is_read_each_time_and_a_missing_one_is_said(tmp_path: Path) -> None:
+    kept = tmp_path / "secret"
+    with pytest.raises(ConfigurationError, match="the secret cannot be read"):
+        read_secret(kept)
+    for value in ("one", "two"):
+        kept.write_text(value + "\n", encoding="utf-8")
+        assert read_secret(kept) == value
 
 
 def test_upper_case_endings_are_known(tmp_path: Path) -> None:
