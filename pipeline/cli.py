@@ -1,6 +1,5 @@
 """The command ``complaint-radar``. Each command imports what it needs when it is called: ``--help`` stays quick."""
 
-import logging
 import signal as signals
 import sys
 import threading
@@ -106,10 +105,9 @@ def _close_only_at_end(close: bool, until_end: bool) -> None:
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # What they have to say of a single request is told by our errors, once it matters.
-    for noisy in ("kafka", "aiokafka", "faust", "mode"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from pipeline.runtime.logs import log_to_stderr
+
+    log_to_stderr()
 
 
 @app.command()
@@ -311,9 +309,19 @@ def sql(
     ] = None,
     output: Annotated[OutputFormat, typer.Option("--format", help="table, json or csv.")] = OutputFormat.TABLE,
 ) -> None:
-    """Ask the database, whether `run` holds it or not."""
+    """Ask the database: the server of the configuration if it names one, else that of the data folder, whoever holds it."""
+    from pipeline.settings import load
     from pipeline.storage.sql_service import ask
 
+    if data_dir is None and load(config).clickhouse is not None:
+        from pipeline.storage.answers import shown
+
+        engine = _engine(config, None)
+        try:
+            typer.echo(shown(engine.query(query), output.value), nl=False)
+        finally:
+            engine.close()
+        return
     sys.stdout.buffer.write(ask(_data_dir(config, data_dir), query, output.value))
 
 

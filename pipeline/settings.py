@@ -230,7 +230,7 @@ class Settings(BaseSettings):
     detection: DetectionSettings = Field(DetectionSettings(), description="when a rise becomes a signal")
     kafka: KafkaSettings | None = Field(None, description="the brokers; only for connect, worker, exporter, topics")
     clickhouse: ClickHouseSettings | None = Field(
-        None, description="the ClickHouse server; without it the database in data_dir"
+        None, description="the ClickHouse server; `run` does without, it has a database in data_dir"
     )
     admin: AdminSettings = Field(AdminSettings(), description="the port for metrics and health")
     poll_interval: Duration = Field("1s", description="how often sources are asked for more")

@@ -31,10 +31,16 @@ _CLUSTER_ID = "Y29tcGxhaW50LXJhZGFyLQ"
 _SEARCHED = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 """Debian puts clickhouse-server into /usr/sbin, which is not on the path of ordinary users."""
 
-PROMETHEUS_CONFIG = """\
-global: {scrape_interval: 5s, evaluation_interval: 5s}
-alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
-scrape_configs: [{job_name: complaint-radar, static_configs: [{targets: ["127.0.0.1:9464"]}]}]
+PROMETHEUS_CONFIG = f"""\
+global: {{scrape_interval: 5s, evaluation_interval: 5s}}
+rule_files: ["{Path(__file__).resolve().parents[1] / "prometheus/rules.yaml"}"]
+alerting: {{alertmanagers: [{{static_configs: [{{targets: ["127.0.0.1:9093"]}}]}}]}}
+scrape_configs:
+  - job_name: complaint-radar-exporter
+    static_configs: [{{targets: ["127.0.0.1:9464"]}}]
+    metric_relabel_configs: [{{action: labeldrop, regex: "instance|pod"}}]
+  - job_name: complaint-radar
+    static_configs: [{{targets: ["127.0.0.1:9465", "127.0.0.1:9466", "127.0.0.1:9467", "127.0.0.1:9468"]}}]
 """
 ALERTMANAGER_CONFIG = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"
 

@@ -121,9 +121,14 @@ def _version(names: Sequence[str]) -> str:
 
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
-    where = "a ClickHouse server" if settings.clickhouse else f"the database in {settings.data_dir}"
+    if settings.clickhouse:
+        where = "into a ClickHouse server"
+    elif settings.kafka:
+        where = "rows are not stored (clickhouse is not set)"
+    else:
+        where = f"into the database in {settings.data_dir}"
     how = "over Kafka" if settings.kafka else "in one process"
-    words = f"read; {_counted(len(settings.sources), 'source')}, {how}, into {where}"
+    words = f"read; {_counted(len(settings.sources), 'source')}, {how}, {where}"
     if settings.sources:
         yield Finding("configuration", "ok", words)
     else:

@@ -5,8 +5,9 @@ was written since the first step that was not closed. What cannot be had back is
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -25,8 +26,8 @@ from pipeline.runtime.stage import StateChange, record_version
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.storage.engine import Engine
 from schemas.catalogue import CatalogueEntry
-from schemas.codec import decode
-from schemas.control import ControlRecord, Gap
+from schemas.codec import TOPICS, decode
+from schemas.control import Gap
 from schemas.policy import DAY_MS
 from schemas.signal import Signal
 from schemas.step_count import StepCount
@@ -142,18 +143,20 @@ def milliseconds(engine: Engine, table: str, column: str) -> str:
 
 def _latest_signals(brokers: KafkaSettings) -> list[Signal]:
     latest: dict[str, Signal] = {}
-    for record in kafka.read_to_end(brokers, "rebuild", Names(brokers).topic("signals.v1")):
-        if record.value is not None:
-            signal = decode(record.value, Signal, record_version(record.headers))
-            if signal.signal_id not in latest or latest[signal.signal_id].revision < signal.revision:
-                latest[signal.signal_id] = signal
+    for signal in _readable(brokers, "signals.v1"):
+        if signal.signal_id not in latest or latest[signal.signal_id].revision < signal.revision:
+            latest[signal.signal_id] = signal
     return list(latest.values())
 
 
 def _gaps(brokers: KafkaSettings) -> list[Gap]:
-    found: Iterable[Any] = (
-        decode(record.value, ControlRecord, record_version(record.headers))
-        for record in kafka.read_to_end(brokers, "rebuild", Names(brokers).topic("sources.v1"))
-    )
-    latest = {(gap.source_id, gap.start): gap for gap in found if isinstance(gap, Gap)}
+    latest = {(gap.source_id, gap.start): gap for gap in _readable(brokers, "sources.v1") if isinstance(gap, Gap)}
     return list(latest.values())
+
+
+def _readable(brokers: KafkaSettings, topic: str) -> Iterator[Any]:
+    """The messages of a topic; what is none was passed over by all its readers, and is here."""
+    for record in kafka.read_to_end(brokers, "rebuild", Names(brokers).topic(topic)):
+        if record.value is not None:
+            with contextlib.suppress(msgspec.DecodeError):
+                yield decode(record.value, TOPICS[topic], record_version(record.headers))

@@ -82,7 +82,10 @@ def _mentions(brokers: KafkaSettings) -> Iterator[tuple[str, Mention]]:
     """Every mention of the raw topic, with the version of the catalogue in force where it stands."""
     in_force: dict[int, str] = {}
     for record in kafka.read_to_end(brokers, "rescore", Names(brokers).topic(RAW)):
-        message: Any = decode(record.value, RawRecord, record_version(record.headers))
+        try:
+            message: Any = decode(record.value, RawRecord, record_version(record.headers))
+        except msgspec.DecodeError:
+            continue  # a dead letter since it was first read
         if isinstance(message, CatalogueUpdate):
             in_force[record.partition] = message.version
         elif isinstance(message, Mention):

@@ -15,6 +15,7 @@ from tests.benchmarks.server_processes import (
     begin_anew,
     metrics_of,
     ready,
+    start,
     timed,
     value_of,
 )
@@ -67,7 +68,7 @@ def kafka_kind() -> object:
 def workers(system: System, servers: Servers, stage: str, number: int, target: float) -> Rate:
     """That many workers of a stage, from nothing to the end of what is there; the time in which all of them had begun."""
     begin_anew(system, stage)
-    running = [system.start_stage(stage, f"{stage}-{one}") for one in range(number)]
+    running = [start(system, f"{stage}-{one}", "worker", "--stage", stage) for one in range(number)]
 
     def begun() -> bool:
         texts = [metrics_of(one) for one in running]
@@ -114,7 +115,7 @@ def agent(system: System, servers: Servers, kind: str, target: float, patience: 
 
 def restarts(system: System) -> dict[str, float]:
     """Seconds from the start of a detect worker to its readiness: after TERM, and after KILL with and without the old session."""
-    worker = system.start_stage("detect", "detect")
+    worker = start(system, "detect", "worker", "--stage", "detect")
     _until_ready(worker)
     found = {}
     worker.stop()
@@ -131,7 +132,7 @@ def restarts(system: System) -> dict[str, float]:
 
 def _restarted(system: System) -> float:
     begin = time.monotonic()
-    _until_ready(system.start_stage("detect", "detect"))
+    _until_ready(start(system, "detect", "worker", "--stage", "detect"))
     return time.monotonic() - begin
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from results import differences, everything
 from servers import ClickHouse, Kafka
-from streams import source, write_catalogue, write_demo, write_hard, write_poison
+from streams import NEW_LOT, source, write_catalogue, write_demo, write_hard, write_poison
 from system import Process, System
 
 from pipeline.storage.clickhouse import ServerEngine
@@ -47,8 +47,9 @@ def server_section(kafka: Kafka, clickhouse: ClickHouse, name: str) -> dict[str,
 
 
 def write_part(folder: Path, part: int) -> None:
-    """Part 0: all files; further parts are appended to the hard one."""
+    """Part 0: all files; further parts are appended to the hard one, under a new catalogue."""
     if part:
+        write_catalogue(folder / "catalogue.csv", NEW_LOT)
         write_hard(folder / "hard.jsonl", part)
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,8 +39,11 @@ def source(name: str, file: str, **more: object) -> dict[str, object]:
     return {"name": name, "type": "files", "channel": "review", "path": file, "fields": FIELDS, **more}
 
 
-def write_catalogue(path: Path) -> None:
-    """The demo's products and lots as a catalogue file."""
+NEW_LOT = ["washer-w7", "云净W7洗衣机", "云净W7", "L2605", 5000, "2026-01-20", "2026-04-20"]
+
+
+def write_catalogue(path: Path, *more: list[object]) -> None:
+    """The demo's products and lots as a catalogue file, and more lines."""
 
     def day(time_ms: int | None) -> str:
         return "" if time_ms is None else dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).strftime("%Y-%m-%d")
@@ -51,6 +54,7 @@ def write_catalogue(path: Path) -> None:
         for entry in catalogue():
             lot = [entry.product_batch_id, entry.units, day(entry.sold_from), day(entry.sold_until)]
             writer.writerow([entry.product_id, entry.name, "|".join(entry.aliases), *lot])
+        writer.writerows(more)
 
 
 def write_demo(path: Path) -> int:
