@@ -18,7 +18,7 @@ from pipeline.storage.clickhouse import ServerEngine
 from schemas.codec import encode
 from schemas.mention import Mention
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.fault]
 
 Make = Callable[..., tuple[System, ServerEngine]]
 

@@ -29,6 +29,7 @@ def make_system(folder: Path, kafka: Kafka, clickhouse: ClickHouse, name: str) -
     return system, engine
 
 
+@pytest.mark.fault
 def test_in_peace(tmp_path: Path, kafka: Kafka, clickhouse: ClickHouse) -> None:
     system, engine = make_system(tmp_path, kafka, clickhouse, "peace")
     try:
