@@ -22,7 +22,7 @@ from pipeline.errors import TransientError
 from pipeline.runtime import faust_transport
 from pipeline.runtime.health import STALLED_AFTER, Health
 from pipeline.runtime.kafka import Names
-from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint
+from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint, translated
 from pipeline.runtime.stage import PartitionStage, Record, Stage, record_version
 from pipeline.settings import KafkaSettings, duration_ms
 
@@ -127,11 +127,15 @@ class FaustWorker:
     async def _watch(self) -> None:
         """Until told to stop, or an error."""
         while not self._stop.is_set() and not self._ended.is_set() and not self._app.should_stop:
+            if (refused := faust_transport.group_error(self._app)) is not None:
+                self._fail(translated(refused, f"joining {self._names.group(self._stage.name)}"))
+                break
             if self._busy_since is None or time.monotonic() - self._busy_since < STALLED_AFTER:
                 self._health.turned()
             await asyncio.sleep(0.1)
         if self._app.should_stop and not self._stop.is_set() and self._failure is None:
-            self._failure = self._app.crash_reason or TransientError("the worker's loop has ended by itself")
+            crash = self._app.crash_reason or TransientError("the worker's loop has ended by itself")
+            self._failure = translated(crash, f"reading {self._names.topic(self._stage.topic)}")
 
     async def _leave(self, waiter: "asyncio.Task[None]") -> None:
         waiter.cancel()

@@ -9,6 +9,8 @@
 4. **Ends.** Faust's loop waits, blocked, for the consumer's thread to end; that thread may be in a rebalance and wait for
    the loop. (Seen when two workers were stopped at once.) Here it is waited for a few seconds only, and the thread does not
    keep the process alive. The group then misses this member's farewell and waits for its session instead.
+5. **Tells what keeps it out of its group.** Of a right that was taken away aiokafka tells whoever fetches by its front door.
+   Faust fetches behind it, and would wait for partitions for ever: see ``group_error``.
 """
 
 from collections.abc import Mapping
@@ -71,3 +73,10 @@ class CommittedTransport(driver.Transport):
     """Faust's transport, reading committed records and committing nothing."""
 
     Consumer = _Consumer
+
+
+def group_error(app: Any) -> Exception | None:
+    """What keeps the consumer out of its group for good; None: nothing known."""
+    consumer = getattr(getattr(app.consumer, "_thread", None), "_consumer", None)  # 5
+    found: Exception | None = getattr(getattr(consumer, "_coordinator", None), "_pending_exception", None)
+    return found

@@ -156,6 +156,8 @@ def errors(what: str) -> Iterator[None]:
         raise TerminalError(f"{what}: another process has taken over ({type(error).__name__})") from error
     except _UNAUTHORIZED as error:
         raise ConfigurationError(f"kafka: {what}: {_in_words(error)}; {RIGHTS_HINT}") from error
+    except (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError) as error:
+        raise ConfigurationError(f"kafka: {what}: {SIZE_HINT}") from error
     except _REFUSED as error:
         raise ConfigurationError(f"kafka: {what}: {_in_words(error)}") from error
     except kafka_errors.KafkaTimeoutError as error:
@@ -165,6 +167,10 @@ def errors(what: str) -> Iterator[None]:
 
 
 REFUSAL_HINT = "if the brokers are up, they speak another kafka.security_protocol, or refuse the login"
+SIZE_HINT = (
+    f"a topic refuses a record that it should take: its max.message.bytes is below {TOPIC_BYTES}, which `complaint-radar "
+    "topics --check` shows and `topics` puts right"
+)
 RIGHTS_HINT = "deploy/kafka/acls.yaml lists the rights that each part needs"
 
 

@@ -19,6 +19,7 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
+    MessageSizeTooLargeError,
     ProducerFenced,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -28,7 +29,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from pipeline.errors import ConfigurationError, TerminalError, TransientError
-from pipeline.runtime.kafka import APPLICATION, RECORD_BYTES, REFUSAL_HINT, RIGHTS_HINT, Names
+from pipeline.runtime.kafka import APPLICATION, RECORD_BYTES, REFUSAL_HINT, RIGHTS_HINT, SIZE_HINT, Names
 from pipeline.runtime.stage import Output, Stage, StateChange, StateRecord, version_headers
 from pipeline.settings import KafkaSettings, password, read_secret
 
@@ -45,6 +46,8 @@ def translated(error: BaseException, what: str) -> BaseException:
         return TerminalError(f"{what}: another worker has taken over ({type(error).__name__})")
     if isinstance(error, _UNAUTHORIZED):
         return ConfigurationError(f"kafka: {what}: {error}; {RIGHTS_HINT}")
+    if isinstance(error, MessageSizeTooLargeError):
+        return ConfigurationError(f"kafka: {what}: {SIZE_HINT}")
     if isinstance(error, SaslAuthenticationFailed):
         return ConfigurationError(f"kafka: {what}: the login is refused: {error}")
     if isinstance(error, KafkaConnectionError):
@@ -124,7 +127,7 @@ class KafkaCheckpoint:
         """Make outputs, state and the next offset to be read durable and visible together, or none of them.
 
         Raises:
-            ConfigurationError: a right is missing.
+            ConfigurationError: a right is missing, or a topic takes smaller records than it should.
             TerminalError: fenced; the process must stop.
             TransientError: not known whether it happened; the process must begin again from what is committed.
         """

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pipeline import metrics
 from pipeline.errors import ConfigurationError, TransientError
@@ -21,6 +21,7 @@ PATIENCE_SECONDS = 60.0
 """How long a starting worker waits for brokers and topics before it gives up; its supervisor then tries again."""
 _PAUSE_SECONDS = 1.0
 
+_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
@@ -85,6 +86,7 @@ def _faust(
     def count(topic: str) -> int:
         return _patiently(lambda: kafka.partition_count(brokers, names.topic(topic)), stop, health)
 
+    _patiently(lambda: kafka.check_rights(brokers, stage), stop, health)
     if stage == "score":
         run_worker(
             brokers,
@@ -96,7 +98,7 @@ def _faust(
         run_worker(brokers, lambda: DetectStage(count("mentions.raw.v1"), catalogues), stop, health)
 
 
-def _patiently(call: Callable[[], int], stop: threading.Event, health: Health) -> int:
+def _patiently(call: Callable[[], _Result], stop: threading.Event, health: Health) -> _Result:
     """The call's result, tried again for a while: at the start of a whole system not everything is there at once."""
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -114,6 +116,7 @@ def _store(settings: Settings, brokers: KafkaSettings, stop: threading.Event, he
 
     engine = server_engine(settings)
     try:
+        _patiently(lambda: kafka.check_rights(brokers, "store"), stop, health)
         while not stop.is_set():
             try:
                 store = Store(brokers, engine)

@@ -10,7 +10,7 @@ from aiokafka.structs import OffsetAndMetadata
 from checkpoint_contract import Changes, CheckpointContract
 from servers import Kafka
 
-from pipeline.errors import TerminalError, TransientError
+from pipeline.errors import ConfigurationError, TerminalError
 from pipeline.runtime import kafka as brokers
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint
@@ -128,7 +128,7 @@ class TestKafkaCheckpoint(CheckpointContract):
     ) -> None:
         checkpoint = open_checkpoint()
         checkpoint.commit(["one"], [], 5)
-        with pytest.raises(TransientError, match="MessageSizeTooLarge"):
+        with pytest.raises(ConfigurationError, match=r"max.message.bytes is below 1048588, which .* shows"):
             checkpoint.commit(["x" * 1_100_000], [(b"a", b"1")], 6)
         again = open_checkpoint()
         again.commit(["two"], [], 6)

@@ -74,15 +74,15 @@ def test_again_there_is_nothing_to_do(settings: KafkaSettings) -> None:
 def test_a_changed_configuration_is_explained_and_put_right(settings: KafkaSettings, client: Any) -> None:
     topics.create(settings)
     topic = settings.prefix + RAW
-    brokers.set_topic_config(client, topic, {"retention.ms": "1000", "max.message.bytes": "2000000"})
+    brokers.set_topic_config(client, topic, {"retention.ms": "1000", "segment.ms": "123456789"})
     assert lines(topics.differences(settings)) == (
         f"{topic}: retention.ms 1000 (1 s), should be 1209600000 (14 d): `topics` sets it"
     )
     assert topics.create(settings).done == (f"{topic}: retention.ms 1000 (1 s) → 1209600000 (14 d)",)
     assert topics.differences(settings) == []
     # What we do not state is left to whoever runs the brokers.
-    config = brokers.topic_states(client, {topic: ["max.message.bytes"]})[topic].config
-    assert config == {"max.message.bytes": "2000000"}
+    config = brokers.topic_states(client, {topic: ["segment.ms"]})[topic].config
+    assert config == {"segment.ms": "123456789"}
 
 
 def test_partitions_of_the_scored_topic_are_explained_and_left(settings: KafkaSettings, client: Any) -> None:
