@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
 from kafka.net.compat import KafkaNetClient
+from kafka.partitioner import murmur2
 
 TRANSACTION_MS = 10_000
 """After so long the brokers give up a transaction of a connector that died: readers wait for it no longer than that."""
@@ -43,6 +44,16 @@ class Published(NamedTuple):
     value: bytes | None
     partition: int | None
     headers: list[tuple[str, bytes]]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Kafka's own clients choose it.
+
+    Chosen here, since the library looks from time to time whether there are more partitions: a mention would go to one that
+    has not been told the rules, and its edit to another than the mention.
+    """
+    found: int = (murmur2(key) & 0x7FFFFFFF) % partitions
+    return found
 
 
 class Publisher:

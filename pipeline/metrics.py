@@ -104,6 +104,13 @@ STORE_UP = Gauge(
 )
 SOURCE_UP = Gauge("radar_source_up", "1 while the source can be read, 0 while it fails.", ["source"], registry=REGISTRY)
 
+
+def forget_partition(partition: int) -> None:
+    """This worker no longer holds the partition: what was last seen of it is another's to tell."""
+    for gauge in (LAG, STATE_RECORDS, HELD_ROWS, PARTITION_WATERMARK):
+        gauge.remove_by_labels({"partition": str(partition)})
+
+
 WsgiApp = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 

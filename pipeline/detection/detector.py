@@ -15,17 +15,17 @@ So what is said depends on the set of rows before each close and on nothing else
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from pipeline.detection.baseline import Absorber, StepSums
 from pipeline.detection.counts import CELLS, StepTable
-from pipeline.detection.exposure import Bools, catalogue_of
+from pipeline.detection.exposure import Bools, Floats, Ints, catalogue_of
 from pipeline.detection.knowledge import Knowledge
 from pipeline.detection.lifecycle import OpenSignal
 from pipeline.detection.rules import Rules
-from pipeline.detection.scan import Scanner
+from pipeline.detection.scan import Scan, Scanner
 from pipeline.detection.severity import SeverityPath
 from pipeline.detection.snapshot import Snapshot
 from pipeline.detection.spikes import Spikes
@@ -51,6 +51,16 @@ class Outputs:
 
     step_counts: list[StepCount] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
+
+
+class Closing(NamedTuple):
+    """What the closing of a step of given counts came to."""
+
+    slots: Ints
+    """(r,): the units looked at, ascending."""
+    p_values: Floats
+    """(r, 7): as `Spikes.p_values`."""
+    signals: list[Signal]
 
 
 class Detector:
@@ -299,18 +309,31 @@ class Detector:
         return table.publish(cells, self._units, status, start, rules.policy.step, rules.versions)
 
     def _scan(self, step: int) -> list[Signal]:
-        """Review open spikes and open new ones, at the units of every subject that is spoken of or has a spike."""
-        table = self._known.tables.get(step)
-        spoken = set(table.slots.tolist()) if table is not None else set()
-        slots = np.array(sorted({*spoken, *self._spikes.slots()}), np.int64)
+        """Review open spikes and open new ones."""
+        scan = self._look(step)
+        return [] if scan is None else self._decide(scan)
+
+    def _look(self, step: int) -> Scan | None:
+        """Scan the units of every subject that is spoken of or has a spike; None where there is none."""
+        slots = np.array(sorted(self._spoken(step).union(self._spikes.slots())), np.int64)
         if not len(slots):
-            return []
-        units = self._units
-        scan = self._scanner.scan(self._known.tables, step, units.family(slots), self._rules.policy)
-        unheard = {unit: self._silent(step) and units.index[unit] not in spoken for unit, _ in self._signals.spikes}
+            return None
+        return self._scanner.scan(self._known.tables, step, self._units.family(slots), self._rules.policy)
+
+    def _spoken(self, step: int) -> set[int]:
+        table = self._known.tables.get(step)
+        return set(table.slots.tolist()) if table is not None else set()
+
+    def _decide(self, scan: Scan) -> list[Signal]:
+        silent, spoken, index = self._silent(scan.step), self._spoken(scan.step), self._units.index
+        unheard = {unit: silent and index[unit] not in spoken for unit, _ in self._signals.spikes}
         said = self._spikes.review(scan, self._rules, unheard)
-        history = self._known.heard - units.born[units.subject[scan.slots]]
-        return said + self._spikes.open(scan, self._rules, history)
+        return said + self._spikes.open(scan, self._rules, self._history(scan))
+
+    def _history(self, scan: Scan) -> Ints:
+        """(r,): steps heard of each row's subject before this one."""
+        history: Ints = self._known.heard - self._units.born[self._units.subject[scan.slots]]
+        return history
 
     def _finish(self, closed: int) -> list[StepCount]:
         """Steps that became final: publish them as such, drop their entries."""
@@ -389,11 +412,7 @@ class Detector:
         Raises:
             TerminalError: the step has been passed already.
         """
-        known = self._known
-        if known.next_step is None:
-            self._begin(step)
-        if step < self._upcoming():
-            raise TerminalError("step counts must be given in the order of their steps")
+        self._reach(step)
         self._skip(step)
         self._apply_catalogue(step)
         for signal in closed:
@@ -403,12 +422,60 @@ class Detector:
             table.final = True
             self._spikes.hear(table, self._rules.steps.start(step))
         for held in opened:
-            self._units.register([held.series[0]], step, known.heard, known.catalogue)
+            self._units.register([held.series[0]], step, self._known.heard, self._known.catalogue)
             self._signals.add(held)
+        self._leave(step)
+
+    def replay(self, step: int, tallies: Mapping[UnitKey, UnitTally]) -> Closing:
+        """Close a step whose counts are given, and the steps before it that have none: decide as if just counted.
+
+        Counts tell of no mention: evidence and severity stay empty, and only the lot can be named as what drives a spike.
+
+        Args:
+            step: number of the step; ascending from call to call.
+            tallies: what the units that were spoken of added up to.
+
+        Returns:
+            What was seen and said, with the signals of the steps without counts first.
+
+        Raises:
+            TerminalError: the step has been passed already.
+        """
+        self._reach(step)
+        before: list[Signal] = []
+        while (upcoming := self._upcoming()) < step:
+            if self._busy(upcoming):
+                before += self._close_given(upcoming, {}).signals
+            else:
+                self._skip(step)
+        closing = self._close_given(step, tallies)
+        return closing._replace(signals=before + closing.signals)
+
+    def _close_given(self, step: int, tallies: Mapping[UnitKey, UnitTally]) -> Closing:
+        self._apply_catalogue(step)
+        if tallies:
+            self._count(step, tallies, step)
+        closing = Closing(np.zeros(0, np.int64), np.zeros((0, TYPES)), [])
+        scan = self._look(step)
+        if scan is not None:
+            signals = self._decide(scan)
+            closing = Closing(scan.slots, self._spikes.p_values(scan, self._rules, self._history(scan)), signals)
+        self._leave(step)
+        return closing
+
+    def _reach(self, step: int) -> None:
+        """Begin with this step, if none was closed before."""
+        if self._known.next_step is None:
+            self._begin(step)
+        if step < self._upcoming():
+            raise TerminalError("step counts must be given in the order of their steps")
+
+    def _leave(self, step: int) -> None:
+        """A step of given counts is closed."""
         self._settle_final(step)
         self._drop_old_tables(step)
         self._pass(step)
-        known.next_step = step + 1
+        self._known.next_step = step + 1
 
     def resume(self, watermark: int | None, severe: Iterable[OpenSignal] = (), grave: Iterable[Entry] = ()) -> None:
         """All of the past has been recalled: go on from this watermark (ms UTC; None: from the last step).

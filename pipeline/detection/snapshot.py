@@ -108,10 +108,10 @@ class Snapshot:
         for index, open_step in sorted(tally.steps.items()):
             unsaved = [entry for entry in open_step.unsaved if not entry.dead]
             open_step.unsaved.clear()
-            for part in state.parts(unsaved):
+            for piece in state.pieces(unsaved):
                 self._sequence += 1
                 self._entry_records.setdefault(index, []).append(self._sequence)
-                changes.append((_entries_key(index, self._sequence), state.encode(part)))
+                changes.append((_entries_key(index, self._sequence), piece))
         for tag in sorted(tally.unsaved_voids):
             changes += self._void_changes(tag)
         tally.unsaved_voids.clear()
@@ -119,19 +119,20 @@ class Snapshot:
 
     def _void_changes(self, tag: int) -> list[state.Change]:
         voids = [(mention, void[0]) for mention, void in sorted(self.known.tally.voids.items()) if void[1] == tag]
-        changes: list[state.Change] = [(_void_key(tag, i), state.encode(p)) for i, p in enumerate(state.parts(voids))]
-        changes += ((_void_key(tag, i), None) for i in range(len(changes), self._void_chunks.pop(tag, 0)))
-        if voids:
-            self._void_chunks[tag] = len(state.parts(voids))
+        changes: list[state.Change] = [(_void_key(tag, i), piece) for i, piece in enumerate(state.pieces(voids))]
+        written = len(changes)
+        changes += ((_void_key(tag, i), None) for i in range(written, self._void_chunks.pop(tag, 0)))
+        if written:
+            self._void_chunks[tag] = written
         return changes
 
     def _catalogue_changes(self) -> list[state.Change]:
         catalogue = self.known.catalogue
         lots = [(product, lot, *facts) for product, known in catalogue.items() for lot, facts in known.items()]
-        parts = state.parts(lots)
-        changes: list[state.Change] = [(b"c" + state.number(i), state.encode(part)) for i, part in enumerate(parts)]
-        changes += ((b"c" + state.number(i), None) for i in range(len(parts), self._catalogue_chunks))
-        self._catalogue_chunks, self._catalogue = len(parts), catalogue
+        pieces = state.pieces(lots)
+        changes: list[state.Change] = [(b"c" + state.number(i), piece) for i, piece in enumerate(pieces)]
+        changes += ((b"c" + state.number(i), None) for i in range(len(pieces), self._catalogue_chunks))
+        self._catalogue_chunks, self._catalogue = len(pieces), catalogue
         return changes
 
     # ---------------------------------------------------------------- reading back

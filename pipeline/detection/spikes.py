@@ -10,7 +10,7 @@ from scipy.special import betainc
 from pipeline.detection.concentration import Member, concentration, held_by_one_carrier, held_by_one_lot
 from pipeline.detection.counts import StepTable
 from pipeline.detection.evidence import historic, opening, strongest
-from pipeline.detection.exposure import Ints
+from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
 from pipeline.detection.rules import Rules
 from pipeline.detection.scan import CALM, Scan, threshold
@@ -142,8 +142,7 @@ class Spikes:
         """Open spikes where the scan is rarer than the promise allows. ``history``: steps heard of each row's subject."""
         window, p_value = scan.best()
         limit = threshold(rules.policy, rules.steps.length, rules.lots)
-        closed = self._units.reset[scan.slots] == scan.step  # just now, after the scan
-        rare = (p_value < limit) & ~closed & (scan.newest >= 1) & (history >= rules.policy.minimum_history)[:, None]
+        rare = (p_value < limit) & self._may_open(scan, rules, history)
         said = []
         for row, type_index in zip(*(axis.tolist() for axis in np.nonzero(rare)), strict=True):
             unit = self._unit(int(scan.slots[row]))
@@ -151,6 +150,19 @@ class Spikes:
                 cell = Cell(row, type_index, int(window[row, type_index]))
                 said += self._open_one(unit, scan, cell, float(p_value[row, type_index]), limit, rules)
         return said
+
+    def p_values(self, scan: Scan, rules: Rules, history: Ints) -> Floats:
+        """(r, 7): what `open` holds against the promise; 1 where no spike may open now, NaN where it is too early to say."""
+        _, p_value = scan.best()
+        early = ~np.any(scan.expected.mean > 0, axis=0) | (history < rules.policy.minimum_history)[:, None]
+        found: Floats = np.where(early, np.nan, np.where(self._may_open(scan, rules, history), p_value, 1.0))
+        return found
+
+    def _may_open(self, scan: Scan, rules: Rules, history: Ints) -> Bools:
+        """(r, 7): where a spike may open if the counts are rare: somebody objects now, and the product is no newcomer."""
+        closed = self._units.reset[scan.slots] == scan.step  # just now, after the scan
+        may: Bools = ~closed & (scan.newest >= 1) & (history >= rules.policy.minimum_history)[:, None]
+        return may
 
     def _open_one(
         self, unit: UnitKey, scan: Scan, cell: Cell, p_value: float, limit: float, rules: Rules

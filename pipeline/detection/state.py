@@ -34,7 +34,9 @@ from schemas.policy import DetectionPolicy
 FORMAT = 2
 """Version of the state that is written. A newer one is refused, an older one brought up to date by `UPCASTERS`."""
 CHUNK = 1000
-"""Rows, entries, voids or lots a record: a few hundred kilobytes at most."""
+"""Rows, entries, voids or lots a record at most …"""
+CHUNK_BYTES = 500_000
+"""… and bytes: whoever keeps the state takes no record of a megabyte, and an entry carries quotes."""
 
 Change = tuple[bytes, bytes | None]
 
@@ -56,9 +58,22 @@ def decode(data: bytes, kind: type[T]) -> T:
         raise TerminalError(f"a detection state record cannot be read: {error}") from error
 
 
-def parts(rows: list[T]) -> list[list[T]]:
-    """The rows in pieces of at most `CHUNK`."""
-    return [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
+def pieces(rows: list[T]) -> list[bytes]:
+    """The rows as records of at most `CHUNK` rows and, if a row is not larger itself, `CHUNK_BYTES` bytes."""
+    made: list[bytes] = []
+    for at in range(0, len(rows), CHUNK):
+        _cut(rows[at : at + CHUNK], made)
+    return made
+
+
+def _cut(rows: list[T], made: list[bytes]) -> None:
+    data = encode(rows)
+    if len(data) <= CHUNK_BYTES or len(rows) == 1:
+        made.append(data)
+        return
+    middle = len(rows) // 2
+    _cut(rows[:middle], made)
+    _cut(rows[middle:], made)
 
 
 def number(value: int) -> bytes:

@@ -84,9 +84,7 @@ class Alignment:
             if key.startswith(_PROMISE):
                 self._promises[int(key[len(_PROMISE) :])] = int(value)
             elif key.startswith(_HELD):
-                self._number = int(key[len(_HELD) :])
-                self._hold(Held.restored(value))
-        self._changed.clear()
+                self._keep(int(key[len(_HELD) :]), Held.restored(value))
         self._combined = self._minimum()
 
     @property
@@ -132,10 +130,13 @@ class Alignment:
             yield ScoredBlock([row for row in block.rows if not _depends(row, promise)])
 
     def _hold(self, held: Held) -> None:
-        self._number += 1
-        self._held[self._number] = held
-        self._rows += _rows(held.record)
+        self._keep(self._number + 1, held)
         self._changed[_HELD + str(self._number).encode()] = held.state()
+
+    def _keep(self, number: int, held: Held) -> None:
+        self._held[number] = held
+        self._number = max(self._number, number)
+        self._rows += _rows(held.record)
 
     def _advance(self) -> Iterator[ScoredRecord]:
         combined = self._minimum()

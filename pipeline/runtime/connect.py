@@ -4,7 +4,6 @@ One process: what the sources promise together is one watermark, written to ever
 covers. A block is one transaction: mentions, watermark, gaps, dead letters, heartbeats and the cursors they stand for.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -16,11 +15,12 @@ import msgspec
 from connectors.base import Source
 from connectors.catalogue import read_catalogue
 from connectors.configured import sources as configured_sources
-from connectors.publish import Published, Publisher
+from connectors.publish import Published, Publisher, partition_of
 from pipeline import metrics
 from pipeline.detection.steps import Steps
 from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import catalogues, kafka
+from pipeline.runtime.catalogues import version_of
 from pipeline.runtime.embedded import pseudonym_key
 from pipeline.runtime.health import Health
 from pipeline.runtime.intake import Block, Intake
@@ -43,6 +43,8 @@ CURSORS = "cursors.v1"
 BLOCK_MENTIONS = 2000
 """Mentions a transaction: written well within a second."""
 HEARTBEAT_SECONDS = 10.0
+NAMING_SECONDS = 86_400.0
+"""How often catalogue and policy are named in band while nothing changes."""
 _OWN_CURSOR = b"@connect"
 _log = logging.getLogger(__name__)
 
@@ -51,9 +53,9 @@ class Memory(msgspec.Struct):
     """What the connector itself remembers, under the key ``@connect``."""
 
     catalogue: str = ""
-    policy: str = ""
-    partitions: int = 0
-    """Raw partitions that have been told both."""
+    """Version published last."""
+    base_step: str = ""
+    """Base step and time zone of the policy: detection's state cannot follow another one."""
     latest: int | None = None
     """Latest event time published, ms UTC."""
     gaps: list[Gap] = []
@@ -89,7 +91,8 @@ class Connector:
         self._intake = Intake(sources, {key.decode(): value for key, value in cursors.items()}, list(self._memory.gaps))
         self._sources = [source.source_id for source in sources]
         self._read_once = {key.decode() for key in cursors}
-        self._heartbeat = 0.0
+        self._heartbeat = self._named = 0.0
+        self._rules: list[CatalogueUpdate | PolicyUpdate] = []
         self.mentions = 0
 
     @property
@@ -98,30 +101,41 @@ class Connector:
         return self._intake.failed
 
     def begin(self, catalogue: Sequence[CatalogueEntry], policy: DetectionPolicy) -> None:
-        """Publish catalogue and policy in band, if they are not those in force in every raw partition, and say who is gone."""
+        """Publish the catalogue, name it and the policy in band, and say which sources are gone.
+
+        Raises:
+            ConfigurationError: the policy has another base step than what was published before.
+        """
         memory = self._memory
         records: list[Published] = []
-        if len(self._partitions) > memory.partitions:
-            memory.catalogue = memory.policy = ""
-            memory.partitions = len(self._partitions)
+        self._check_base_step(policy)
         version = version_of(list(catalogue))
         if version != memory.catalogue:
-            records += [
-                self._record(one.topic, one.value, one.key, one.partition)
-                for one in catalogues.chunks(version, catalogue)
-            ]
-            records += self._to_all(CatalogueUpdate(version))
+            chunks = catalogues.chunks(version, catalogue)
+            records += (self._record(one.topic, one.value, one.key, one.partition) for one in chunks)
             memory.catalogue = version
-        if (version := version_of(policy)) != memory.policy:
-            records += self._to_all(PolicyUpdate(version, policy))
-            memory.policy = version
+        self._rules = [CatalogueUpdate(version), PolicyUpdate(version_of(policy), policy)]
+        records += self._name_rules()
         gone = sorted(self._read_once.difference(self._sources))
         if gone != memory.retired:
             new = [name for name in gone if name not in memory.retired]
             records += (self._record("sources.v1", encode(Retired(name)), name.encode()) for name in new)
             memory.retired = gone
-        if records:
-            self._publisher.commit([*records, self._remember()])
+        self._publisher.commit([*records, self._remember()])
+
+    def _check_base_step(self, policy: DetectionPolicy) -> None:
+        base_step = f"{policy.step} in {policy.time_zone}"
+        if self._memory.base_step not in ("", base_step):
+            raise ConfigurationError(
+                f"detection.step, time_zone: the history on the brokers has steps of {self._memory.base_step}, which cannot become "
+                f"{base_step}; put it back, or take another kafka.prefix and read the sources again"
+            )
+        self._memory.base_step = base_step
+
+    def _name_rules(self) -> list[Published]:
+        """Say in every raw partition which catalogue and policy hold: at each start, and daily, since a topic forgets."""
+        self._named = time.monotonic()
+        return [record for rule in self._rules for record in self._to_all(rule)]
 
     def run_pass(self, stopped: "threading.Event", turned: "Health") -> Iterator[int]:
         """Read every source to what it has now; yields the number of mentions of each committed block."""
@@ -172,7 +186,8 @@ class Connector:
                 block.dead_letters.append(_too_large(mention, len(value)))
                 continue
             self._memory.latest = max(self._memory.latest or mention.event_time, mention.event_time)
-            yield self._record(RAW, value, mention.mention_id.encode())
+            key = mention.mention_id.encode()
+            yield self._record(RAW, value, key, self._partitions[partition_of(key, len(self._partitions))])
 
     def _count(self, mentions: Sequence[Mention]) -> None:
         self.mentions += len(mentions)
@@ -190,7 +205,10 @@ class Connector:
         if time.monotonic() - self._heartbeat > HEARTBEAT_SECONDS:
             self._heartbeat = time.monotonic()
             heard = [name for name in self._sources if name not in self.failed]
-            self._publisher.commit(self._record("sources.v1", encode(Idle(name)), name.encode()) for name in heard)
+            records = [self._record("sources.v1", encode(Idle(name)), name.encode()) for name in heard]
+            if time.monotonic() - self._named > NAMING_SECONDS:
+                records += self._name_rules()
+            self._publisher.commit(records)
 
     def _to_all(self, message: Watermark | Gap | CatalogueUpdate | PolicyUpdate) -> list[Published]:
         value = encode(message)
@@ -201,11 +219,6 @@ class Connector:
 
     def _record(self, topic: str, value: bytes, key: bytes | None, partition: int | None = None) -> Published:
         return Published(self._names.topic(topic), key, value, partition, version_headers(topic))
-
-
-def version_of(value: object) -> str:
-    """Version of a catalogue or policy: a hash of what it says."""
-    return hashlib.blake2b(msgspec.json.encode(value), digest_size=8).hexdigest()
 
 
 def _too_large(mention: Mention, size: int) -> DeadLetter:
@@ -295,13 +308,15 @@ def republish(settings: Settings, asked: Sequence[Asked]) -> list[str]:
     records: list[Published] = []
     refused = set[str]()
     try:
+        partitions = len(list(publisher.partitions(names.topic(RAW))))
         for source in sources:
             for item in source.reread(
                 [(one.locator, one.payload_hash) for one in asked if one.source_id == source.source_id]
             ):
                 if isinstance(item, Mention):
                     key = item.mention_id.encode()
-                    records.append(Published(names.topic(RAW), key, encode(item), None, version_headers(RAW)))
+                    partition = partition_of(key, partitions)
+                    records.append(Published(names.topic(RAW), key, encode(item), partition, version_headers(RAW)))
                 else:
                     refused.add(item.dead_letter_id)
         for at in range(0, len(records), BLOCK_MENTIONS):

@@ -40,17 +40,25 @@ class Decoder(Generic[T]):
             where = f"{record.topic}-{record.partition}-{record.offset}"
             raise TerminalError(f"{where}: {error}; bring this worker to the version that writes") from None
         except msgspec.DecodeError as error:
-            outputs.append(self._dead_letter(record, error))
+            outputs.append(self._dead_letter(record, str(error)))
             return None
         return message
 
-    def _dead_letter(self, record: Record, error: Exception) -> Output:
+    def origin(self, record: Record, outputs: list[Output]) -> int | None:
+        """The raw partition that a scored record names in its key; None if it does not, and the dead letter as above."""
+        key = record.key or b""
+        if key.isdigit():
+            return int(key)
+        outputs.append(self._dead_letter(record, f"the key {key!r} is no number of a raw partition"))
+        return None
+
+    def _dead_letter(self, record: Record, detail: str) -> Output:
         text = record.value[: 4 * PAYLOAD_CHARACTERS].decode("utf-8", "replace").replace("\0", "")
         return self._letter(
             locator=f"{record.topic}-{record.partition}-{record.offset}",
             source_id="",
             reason="unreadable",
-            detail=self._mask(str(error)),
+            detail=self._mask(detail),
             payload=self._mask(text)[:PAYLOAD_CHARACTERS],
             payload_hash=identity.bytes_hash(record.value),
         )

@@ -1,20 +1,24 @@
 """The detect stage: scored rows of the subjects of one partition in, step counts and signals out; its state is a topic."""
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 
 from pipeline import metrics
 from pipeline.detection.detector import Detector, Outputs
+from pipeline.errors import TerminalError
 from pipeline.runtime.alignment import PREFIX, Alignment
 from pipeline.runtime.catalogues import Catalogues
 from pipeline.runtime.dead_records import Decoder
 from pipeline.runtime.stage import Output, Record, Result, StateRecord
 from schemas.codec import ScoredRecord, encode
-from schemas.control import CatalogueUpdate, Watermark
+from schemas.control import CatalogueUpdate, PolicyUpdate, Watermark
 from schemas.policy import DetectionPolicy
 from schemas.scored import ScoredBlock
 from schemas.signal import Signal
 from schemas.step_count import StepCount
+
+_log = logging.getLogger(__name__)
 
 
 class DetectStage:
@@ -27,6 +31,7 @@ class DetectStage:
 
     name = "detect"
     topic = "mentions.scored.v1"
+    block_records = 200
     state_topic = "state.detect.v1"
 
     def __init__(self, origins: int, catalogues: Catalogues) -> None:
@@ -61,8 +66,8 @@ class PartitionDetect:
         with metrics.STAGE_SECONDS.labels("detect").time():
             for record in records:
                 message = self._decoder.decode(record, outputs)
-                if message is not None:
-                    for one in self._alignment.take(int(record.key or b"0"), message):
+                if message is not None and (origin := self._decoder.origin(record, outputs)) is not None:
+                    for one in self._alignment.take(origin, message):
                         self._absorb(one, found)
         outputs += (Output("step_counts.v1", _count_key(one), encode(one)) for one in found.step_counts)
         outputs += (Output("signals.v1", one.signal_id.encode(), encode(one)) for one in found.signals)
@@ -79,7 +84,14 @@ class PartitionDetect:
             metrics.RETRACTIONS.inc(len(message.retractions))
         elif isinstance(message, Watermark):
             metrics.PARTITION_WATERMARK.labels(self._partition).set(message.time / 1000)
-        said = self._detector.absorb(message)
+        try:
+            said = self._detector.absorb(message)
+        except TerminalError as error:
+            if not isinstance(message, PolicyUpdate):
+                raise
+            # The record would be met again after every restart. What it cannot follow detection does not follow.
+            _log.error("partition %s: this policy is not taken over: %s", self._partition, error)
+            return
         found.step_counts += said.step_counts
         found.signals += said.signals
 

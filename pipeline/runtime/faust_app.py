@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,8 @@ from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint, translate
 from pipeline.runtime.stage import PartitionStage, Record, Stage, record_version
 from pipeline.settings import KafkaSettings, duration_ms
 
-BLOCK_RECORDS = 3000
-"""Records taken together at most; what waits when a block is done is the next one."""
+SLICE_BYTES = 8 << 20
+"""Bytes of one partition that are processed and committed together: a transaction must be done within its ten seconds."""
 BLOCK_SECONDS = 0.05
 """How long a block waits for further records."""
 DRAIN_SECONDS = 15.0
@@ -87,12 +87,12 @@ class FaustWorker:
             broker_request_timeout=max(40.0, session + 5),
             broker_max_poll_interval=300.0,
             consumer_auto_offset_reset="earliest",
-            consumer_max_fetch_size=4 << 20,
+            consumer_max_fetch_size=2 << 20,
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
             stream_wait_empty=False,
-            stream_buffer_maxsize=2 * BLOCK_RECORDS,
+            stream_buffer_maxsize=self._stage.block_records,
             datadir="/nonexistent",
             loghandlers=[],
         )
@@ -159,6 +159,8 @@ class FaustWorker:
         wanted = {tp.partition for tp in assigned if tp.topic == self._names.topic(self._stage.topic)}
         try:
             async with self._changing:
+                if self._stop.is_set() or self._ended.is_set():
+                    return
                 await self._drop([one for one in self._held if one not in wanted])
                 await self._take(sorted(wanted - self._held.keys()))
             self._settled.set()
@@ -176,14 +178,17 @@ class FaustWorker:
 
     async def _drop(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
-            claim = self._held.pop(partition)
-            async with claim.lock:
-                await claim.checkpoint.close()
+            claim = self._held.pop(partition, None)
+            if claim is not None:
+                async with claim.lock:
+                    await claim.checkpoint.close()
+                metrics.forget_partition(partition)
 
     async def _take(self, partitions: Sequence[int]) -> None:
         """Fence, then read positions and states, then begin."""
         if not partitions:
             return
+        self._health.ready = False
         begin = time.monotonic()
         checkpoints = await asyncio.gather(*(self._claims.claim(one) for one in partitions))
         positions = await self._claims.positions(partitions)
@@ -200,7 +205,7 @@ class FaustWorker:
     # -- blocks ----------------------------------------------------------------------------------------------------
 
     async def _work(self, stream: Any) -> None:
-        async for events in stream.noack_take(BLOCK_RECORDS, within=BLOCK_SECONDS):
+        async for events in stream.noack_take(self._stage.block_records, within=BLOCK_SECONDS):
             if self._ended.is_set():
                 return
             try:
@@ -215,31 +220,34 @@ class FaustWorker:
 
     async def _process(self, events: Sequence[Any]) -> None:
         blocks: dict[int, list[Record]] = {}
+        await self._settled.wait()
         for event in events:
+            if event.message.generation_id != self._app.consumer_generation_id:
+                continue  # since then Faust has gone back to what is committed, and brings it again
             record = _record(event.message)
             blocks.setdefault(record.partition, []).append(record)
         await asyncio.gather(*(self._process_block(partition, block) for partition, block in blocks.items()))
 
     async def _process_block(self, partition: int, records: list[Record]) -> None:
-        await self._settled.wait()
         claim = self._held.get(partition)
         if claim is None:
             return  # gone while its records waited; whoever has it now reads them
         async with claim.lock:
             if self._held.get(partition) is not claim:
                 return
-            fresh = [record for record in records if record.offset >= claim.position]
-            if not fresh:
-                return
-            result = claim.work.process(fresh)
-            await asyncio.sleep(0)
-            state = list(result.state)
-            position = fresh[-1].offset + 1
-            processed = time.monotonic()
-            await claim.checkpoint.commit(result.outputs, state, position, result.note)
-            claim.position = position
-            metrics.STATE_BYTES.labels(self._stage.name).inc(sum(len(key) + len(value or b"") for key, value in state))
-            self._note(fresh, processed)
+            for piece in _slices(records, claim.position):
+                await self._process_slice(claim, piece)
+
+    async def _process_slice(self, claim: Claim, records: Sequence[Record]) -> None:
+        self._busy_since = time.monotonic()
+        result = claim.work.process(records)
+        await asyncio.sleep(0)
+        state = list(result.state)
+        processed = time.monotonic()
+        await claim.checkpoint.commit(result.outputs, state, records[-1].offset + 1, result.note)
+        claim.position = records[-1].offset + 1
+        metrics.STATE_BYTES.labels(self._stage.name).inc(sum(len(key) + len(value or b"") for key, value in state))
+        self._note(records, processed)
 
     def _note(self, records: Sequence[Record], processed: float) -> None:
         last = records[-1]
@@ -252,6 +260,23 @@ class FaustWorker:
         metrics.CHECKPOINT_SECONDS.labels(self._stage.name).observe(now - processed)
         metrics.COMMITTED.labels(self._stage.name).set(time.time())
         metrics.RECORD_AGE.labels(self._stage.name).observe(max(0.0, time.time() - records[0].timestamp / 1000))
+
+
+def _slices(records: Sequence[Record], position: int) -> Iterator[list[Record]]:
+    """The records from a position on, each offset once and in order, in pieces of ``SLICE_BYTES``."""
+    piece: list[Record] = []
+    size = 0
+    for record in records:
+        if record.offset < position:
+            continue
+        position = record.offset + 1
+        piece.append(record)
+        size += len(record.value)
+        if size > SLICE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _record(message: Any) -> Record:

@@ -32,6 +32,8 @@ TOPIC_BYTES = 1_048_588
 """What every topic takes: the brokers' default, stated because some have a lower one."""
 _ADMIN_SECONDS = 10
 """How long an admin client waits for the brokers: a person is waiting for it."""
+_PATIENCE_SECONDS = 30.0
+"""How long a reader of what is there waits for the next of it."""
 _BOOTSTRAP_SECONDS = 15
 """How long any other client waits for them, or for a login that they refuse, before that is said."""
 
@@ -282,12 +284,29 @@ def read_to_end(settings: KafkaSettings, client: str, topic: str) -> Iterator[An
             reader.seek_to_beginning(*partitions)
             ends = reader.end_offsets(partitions)
             waiting = {one for one in partitions if reader.position(one) < ends[one]}
+            moved = time.monotonic()
             while waiting:
-                for records in reader.poll(timeout_ms=200).values():
+                found = reader.poll(timeout_ms=200)
+                for records in found.values():
                     yield from records
-                waiting = {one for one in waiting if reader.position(one) < ends[one]}
+                before, waiting = waiting, {one for one in waiting if reader.position(one) < ends[one]}
+                moved = _progress(topic, moved, found or waiting != before)
         finally:
             reader.close()
+
+
+def _progress(what: str, since: float, moves: object) -> float:
+    """When reading last came on, by the monotonic clock.
+
+    Raises:
+        TransientError: nothing has come for too long.
+    """
+    now = time.monotonic()
+    if moves:
+        return now
+    if now - since > _PATIENCE_SECONDS:
+        raise TransientError(f"kafka: reading {what}: nothing has come for {_PATIENCE_SECONDS:.0f} s")
+    return since
 
 
 def partitions_of(client: Any, topic: str) -> set[int]:
@@ -647,9 +666,11 @@ def _with_records(settings: KafkaSettings, starts: Mapping[Any, int], ends: Mapp
         for tp, offset in starts.items():
             reader.seek(tp, offset)
         waiting = set(starts)
+        moved = time.monotonic()
         while waiting:
             found |= reader.poll(timeout_ms=200).keys()
-            waiting = {tp for tp in waiting - found if reader.position(tp) < ends[tp]}
+            before, waiting = waiting, {tp for tp in waiting - found if reader.position(tp) < ends[tp]}
+            moved = _progress("what is unread", moved, waiting != before)
             reader.pause(*found)
     finally:
         reader.close()

@@ -43,7 +43,10 @@ _UNAUTHORIZED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, T
 def translated(error: BaseException, what: str) -> BaseException:
     """The error in our terms, if it is one of aiokafka's; see ``errors``."""
     if isinstance(error, ProducerFenced | IllegalStateError):
-        return TerminalError(f"{what}: another worker has taken over ({type(error).__name__})")
+        return TerminalError(
+            f"{what}: another worker has taken over, or the transaction took longer than {TRANSACTION_MS // 1000} s "
+            f"({type(error).__name__})"
+        )
     if isinstance(error, _UNAUTHORIZED):
         return ConfigurationError(f"kafka: {what}: {error}; {RIGHTS_HINT}")
     if isinstance(error, MessageSizeTooLargeError):
@@ -132,6 +135,8 @@ class KafkaCheckpoint:
             TransientError: not known whether it happened; the process must begin again from what is committed.
         """
         producer = self._producer
+        state = list(state)
+        self._check_sizes(outputs, state)
         with errors(f"committing {self._input.topic}-{self._input.partition}"):
             await producer.begin_transaction()
             sent = [await self._send(output) for output in outputs]
@@ -141,6 +146,14 @@ class KafkaCheckpoint:
             await producer.send_offsets_to_transaction({self._input: OffsetAndMetadata(position, note)}, self._group)
             await asyncio.gather(*sent)
             await producer.commit_transaction()
+
+    def _check_sizes(self, outputs: Sequence[Output], state: Sequence[StateChange]) -> None:
+        """Larger ones than we may write come of a defect of ours, and the brokers' words about them would mislead."""
+        named = [(one.topic, one.key, one.value) for one in outputs]
+        named += [(self._state or "", key, value or b"") for key, value in state]
+        for topic, key, value in named:
+            if len(value) > RECORD_BYTES:
+                raise TerminalError(f"{topic}: a record of {len(value)} bytes, key {key!r}, is larger than any may be")
 
     async def _send(self, output: Output) -> Any:
         return await self._producer.send(
@@ -200,6 +213,10 @@ class Claims:
                 found = await client.list_consumer_group_offsets(group, partitions=wanted)
         finally:
             await client.close()
+        # For each partition asked the coordinator answers, with -1 if need be. An error of the whole group is no answer at
+        # all, and aiokafka takes it for one: a worker would begin at 0.
+        if found.keys() != set(wanted):
+            raise TransientError(f"kafka: reading the positions of {group}: the coordinator did not answer")
         return {tp.partition: (one.offset, one.metadata or "") for tp, one in found.items() if one.offset >= 0}
 
     async def states(self, partitions: Collection[int]) -> Mapping[int, list[StateRecord]]:

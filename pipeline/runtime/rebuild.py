@@ -16,8 +16,7 @@ from pipeline.detection.rebuild import rebuild
 from pipeline.detection.steps import Steps
 from pipeline.errors import ConfigurationError
 from pipeline.runtime import kafka
-from pipeline.runtime.catalogues import Catalogues
-from pipeline.runtime.connect import version_of
+from pipeline.runtime.catalogues import Catalogues, version_of
 from pipeline.runtime.detect_stage import DetectStage
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.kafka_checkpoint import Claims

@@ -71,15 +71,19 @@ def rescore(brokers: KafkaSettings, scoring: ScoringSettings, engine: Engine, sa
     """
     generation = _generations(engine) + 1
     say(f"rows get generation {generation}")
-    work = _Rescore(engine, Catalogues(brokers), scoring, generation)
-    for catalogue, mention in _mentions(brokers):
+    catalogues = Catalogues(brokers)
+    work = _Rescore(engine, catalogues, scoring, generation)
+    for catalogue, mention in _mentions(brokers, catalogues.latest()):
         work.add(catalogue, mention)
     work.finish()
     return work.rows
 
 
-def _mentions(brokers: KafkaSettings) -> Iterator[tuple[str, Mention]]:
-    """Every mention of the raw topic, with the version of the catalogue in force where it stands."""
+def _mentions(brokers: KafkaSettings, before: str) -> Iterator[tuple[str, Mention]]:
+    """Every mention of the raw topic, with the version of the catalogue in force where it stands.
+
+    ``before``: the version for what stands before the first naming that the topic still holds.
+    """
     in_force: dict[int, str] = {}
     for record in kafka.read_to_end(brokers, "rescore", Names(brokers).topic(RAW)):
         try:
@@ -89,7 +93,7 @@ def _mentions(brokers: KafkaSettings) -> Iterator[tuple[str, Mention]]:
         if isinstance(message, CatalogueUpdate):
             in_force[record.partition] = message.version
         elif isinstance(message, Mention):
-            yield in_force.get(record.partition, ""), message
+            yield in_force.get(record.partition, before), message
 
 
 def _generations(engine: Engine) -> int:

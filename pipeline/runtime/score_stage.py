@@ -35,12 +35,13 @@ class ScoreStage:
 
     name = "score"
     topic = "mentions.raw.v1"
+    block_records = 2000
     state_topic = None
 
     def __init__(self, partitions: int, catalogues: Catalogues, scoring: ScoringSettings, record_bytes: int) -> None:
         self.partitions = partitions
         self.record_bytes = record_bytes
-        self._catalogues = catalogues
+        self.catalogues = catalogues
         self._scoring = scoring
         self._scorers: dict[str, Scorer] = {}
 
@@ -51,7 +52,7 @@ class ScoreStage:
     def scorer(self, catalogue: str) -> Scorer:
         """The scorer for a version of the catalogue; partitions share it."""
         if catalogue not in self._scorers:
-            scorer = Scorer(self._catalogues.entries(catalogue), sentiment=self._scoring.sentiment)
+            scorer = Scorer(self.catalogues.entries(catalogue), sentiment=self._scoring.sentiment)
             self._scorers = {catalogue: scorer, **dict(list(self._scorers.items())[:1])}  # at most the last two
         return self._scorers[catalogue]
 
@@ -62,7 +63,7 @@ class PartitionScore:
     def __init__(self, stage: ScoreStage, partition: int, catalogue: str) -> None:
         self._stage = stage
         self._key = str(partition).encode()
-        self._catalogue = catalogue
+        self._catalogue = catalogue or None
         self._decoder: Decoder[RawRecord] = Decoder(ScoreStage.topic, "score")
 
     def process(self, records: Sequence[Record]) -> Result:
@@ -79,13 +80,19 @@ class PartitionScore:
                     mentions, watermark = [], None
                 mentions.append(message)
             elif isinstance(message, Watermark):
-                watermark = message.time
+                watermark = max(message.time, watermark if watermark is not None else message.time)
             elif message is not None:
                 self._flush(mentions, watermark, outputs)
                 mentions, watermark = [], None
                 self._control(message, outputs)
         self._flush(mentions, watermark, outputs)
-        return Result(outputs, note=self._catalogue)
+        return Result(outputs, note=self._catalogue or "")
+
+    def _in_force(self) -> str:
+        """The catalogue; of a partition whose first naming is no longer on the topic, the latest one there is."""
+        if self._catalogue is None:
+            self._catalogue = self._stage.catalogues.latest()
+        return self._catalogue
 
     def _control(self, message: ScoredRecord, outputs: list[Output]) -> None:
         if isinstance(message, CatalogueUpdate):
@@ -102,7 +109,7 @@ class PartitionScore:
     def _flush(self, mentions: list[Mention], watermark: int | None, outputs: list[Output]) -> None:
         if mentions:
             with metrics.STAGE_SECONDS.labels("score").time():
-                rows = self._stage.scorer(self._catalogue).score(mentions)
+                rows = self._stage.scorer(self._in_force()).score(mentions)
             retractions = [Retraction(one.mention_id, one.revision) for one in mentions if one.revision]
             by_partition: dict[int, list[ScoredRow]] = {}
             for row in rows:
@@ -123,6 +130,8 @@ class PartitionScore:
             self._pack(ScoredBlock(block.rows[:half], block.retractions[:halves]), partition, outputs)
             self._pack(ScoredBlock(block.rows[half:], block.retractions[halves:]), partition, outputs)
             return
+        if block.retractions:  # what was counted before is void all the same
+            outputs.append(self._output(encode(ScoredBlock([], block.retractions)), partition))
         outputs += (self._decoder.refused(row.mention_id, row.source_id, "too_large", len(value)) for row in block.rows)
 
 

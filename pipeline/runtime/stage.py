@@ -25,8 +25,9 @@ class Record(NamedTuple):
 
 
 def record_version(headers: Iterable[tuple[str, bytes]] | None) -> int:
-    """Schema version of a record's value; 1 where no header says."""
-    return int(dict(headers or ()).get(SCHEMA_VERSION_HEADER, b"1"))
+    """Schema version of a record's value; 1 where no header says, 0 (there is none such) where it is no number."""
+    told = dict(headers or ()).get(SCHEMA_VERSION_HEADER, b"1")
+    return int(told) if told.isdigit() else 0
 
 
 def version_headers(topic: str) -> list[tuple[str, bytes]]:
@@ -70,6 +71,9 @@ class Stage(Protocol):
     name: str
     topic: str
     """Input, by its name in ``schemas/topics.yaml``."""
+
+    block_records: int
+    """Records taken together at most: a record may have a megabyte, and twice as many wait in memory."""
 
     @property
     def state_topic(self) -> str | None:

@@ -39,6 +39,8 @@ TABLES: dict[type[Struct], str] = {
 }
 BLOCK_ROWS = 20_000
 """Rows after which a block is written: a part a second on the server, not more."""
+BLOCK_BYTES = 16 << 20
+"""… or bytes of records …"""
 BLOCK_SECONDS = 0.5
 """… or after so long."""
 _POLL_MS = 100
@@ -52,6 +54,7 @@ class Block:
     def __init__(self) -> None:
         self.rows: dict[str, list[Struct]] = {}
         self.positions: dict[Any, int] = {}
+        self.records = self.bytes = 0
         self.since = time.monotonic()
 
     def __len__(self) -> int:
@@ -60,7 +63,7 @@ class Block:
     @property
     def due(self) -> bool:
         """Whether it is time to write it."""
-        full = len(self) >= BLOCK_ROWS
+        full = len(self) >= BLOCK_ROWS or self.bytes >= BLOCK_BYTES
         return bool(self.positions) and (full or time.monotonic() - self.since > BLOCK_SECONDS)
 
 
@@ -84,8 +87,9 @@ class Store:
             group_id=names.group("store"),
             session_timeout_ms=session,
             heartbeat_interval_ms=session // 4,
-            max_poll_records=2000,
-            max_partition_fetch_bytes=4 << 20,
+            max_poll_records=100,
+            max_partition_fetch_bytes=2 << 20,
+            fetch_max_bytes=16 << 20,
         )
         self._consumer.subscribe(list(self._decoders))
 
@@ -126,6 +130,8 @@ class Store:
         # A record that cannot be read stands on its topic for good: here it becomes a row like the other dead letters.
         block.rows.setdefault("dead_letters", []).extend(decode(one.value, DeadLetter) for one in outputs)
         block.positions[tp] = records[-1].offset + 1
+        block.records += len(records)
+        block.bytes += sum(len(record.value or b"") for record in records)
 
     def _write(self, block: Block, stop: threading.Event, health: Health) -> bool:
         """Write and commit; while the database is away, keep the membership and wait. False: told to stop meanwhile."""
@@ -163,8 +169,8 @@ class Store:
         refused = list(rows.get("dead_letters", ()))
         for table, structs in rows.items():
             if table != "dead_letters":
-                refused += write_block(self._engine, table, structs)
-        for lost in write_block(self._engine, "dead_letters", refused):
+                refused += write_block(self._engine, table, structs, tries=1)
+        for lost in write_block(self._engine, "dead_letters", refused, tries=1):
             _log.error("a dead letter could not be stored: %s %s", lost.locator, lost.detail)
 
     def _commit(self, positions: Mapping[Any, int]) -> None:
@@ -174,7 +180,7 @@ class Store:
     def _note(self, block: Block) -> None:
         now = time.time()
         metrics.COMMITTED.labels("store").set(now)
-        metrics.RECORDS.labels("store").inc(len(block))
+        metrics.RECORDS.labels("store").inc(block.records)
         for tp in block.positions.keys() & self._consumer.assignment():
             position = block.positions[tp]
             end = self._consumer.highwater(tp) or position

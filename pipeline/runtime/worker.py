@@ -105,8 +105,10 @@ def _patiently(call: Callable[[], _Result], stop: threading.Event, health: Healt
         try:
             return call()
         except (TransientError, ConfigurationError) as error:
-            if time.monotonic() > until or stop.is_set():
+            if time.monotonic() > until:
                 raise
+            if stop.is_set():
+                raise SystemExit(0) from None  # there was nothing in hand yet
             _log.info("waiting: %s", error)
             health.wait(stop, _PAUSE_SECONDS)
 

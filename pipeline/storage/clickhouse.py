@@ -83,7 +83,7 @@ class ServerEngine:
     """
 
     def __init__(
-        self, settings: ClickHouseSettings, *, connect_seconds: float = 5.0, answer_seconds: float = 120.0
+        self, settings: ClickHouseSettings, *, connect_seconds: float = 5.0, answer_seconds: float = 60.0
     ) -> None:
         """Nothing is sent yet.
 

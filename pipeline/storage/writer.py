@@ -24,7 +24,7 @@ MAX_POISON_ROWS = 100
 PAYLOAD_CHARACTERS = 16 * 1024 // 4
 """Cut of a dead letter's payload; four bytes a character at most, so never more than 16 KB."""
 
-_TRIES = 6
+TRIES = 6
 _FIRST_PAUSE_SECONDS = 0.1
 
 
@@ -34,18 +34,20 @@ def write_block(
     structs: Sequence[Struct],
     *,
     generation: int = 0,
+    tries: int = TRIES,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[DeadLetter]:
     """Write the block; on return every row is on disk or among the dead letters given back.
 
-    A transient error is tried again, six times in all with pauses of 0.1 s doubling to 1.6 s.
+    A transient error is tried again, with pauses of 0.1 s doubling.
 
     Args:
         engine: where to.
         table: a name of ``rows.TABLES``.
         structs: n rows of that table; rows are masked already, so that a dead letter may show them.
         generation: of the scoring that made the rows (mentions only).
+        tries: of each part; with the six of the default it waits up to 3.1 s besides.
         clock: seconds since the epoch, for the dead letters' time.
         sleep: waits that many seconds.
 
@@ -58,7 +60,7 @@ def write_block(
     while parts:
         start, end = parts.pop()
         try:
-            _insert(engine, table, structs[start:end], generation, sleep)
+            _insert(engine, table, structs[start:end], generation, tries, sleep)
         except InvalidMessage as error:
             if end - start == 1:
                 dead.append(_dead_letter(table, structs[start], error, int(clock() * 1000)))
@@ -79,10 +81,11 @@ def _insert(
     table: str,
     structs: Sequence[Struct],
     generation: int,
+    tries: int,
     sleep: Callable[[float], None],
 ) -> None:
     pause = _FIRST_PAUSE_SECONDS
-    for _ in range(_TRIES - 1):
+    for _ in range(tries - 1):
         try:
             return engine.insert(table, structs, generation)
         except TransientError:

@@ -17,6 +17,7 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("embedded", "--mentions", "200000", "--lots", "100"),
     ("embedded", "--mentions", "1000000", "--lots", "100"),
     ("embedded", "--mentions", "200000", "--lots", "10000"),
+    ("servers",),
 )
 NEEDS_DATA = {"sentiment_quality"}
 TAKES_DATA = {*NEEDS_DATA, "scoring", "embedded"}

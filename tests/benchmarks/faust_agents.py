@@ -15,8 +15,8 @@ from typing import Any
 import faust
 from aiokafka import AIOKafkaProducer
 
-from pipeline.runtime.faust_app import BLOCK_RECORDS, BLOCK_SECONDS
-
+BLOCK_RECORDS = 3000
+BLOCK_SECONDS = 0.05
 _TOLD_EVERY_SECONDS = 0.1
 
 

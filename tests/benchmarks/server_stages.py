@@ -1,12 +1,15 @@
-"""Single stages on a topic that was loaded beforehand: how fast they are, beside what, and how fast they are back."""
+"""Single stages on a topic that was loaded beforehand: how fast they are, beside what, and how soon they are back."""
 
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.runtime import kafka
 from pipeline.runtime.kafka import TopicState
-from schemas.codec import decode
+from pipeline.settings import KafkaSettings
+from schemas.codec import TOPICS, decode
 from schemas.scored import ScoredBlock
 from tests.benchmarks.server_input import Sayings, source, write_catalogue
 from tests.benchmarks.server_processes import (
@@ -25,6 +28,8 @@ START_MS = 1_772_323_200_000
 """2026-03-01."""
 RAW, SCORED = "mentions.raw.v1", "mentions.scored.v1"
 PARTITIONS = 12
+SESSION_SECONDS = 10
+_READY_SECONDS = 120.0
 
 
 def loaded(servers: Servers, folder: Path, name: str, mentions: int, lots: int, hours: float) -> tuple[System, Rate]:
@@ -34,122 +39,131 @@ def loaded(servers: Servers, folder: Path, name: str, mentions: int, lots: int, 
     write_catalogue(system.folder / "catalogue.csv", lots)
     with (system.folder / "bench.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(Sayings(lots).lines(mentions, START_MS, hours))
-    connect = system.start("connect", "connect")
-    rate = timed(lambda: _counted([connect], "radar_mentions_total"), mentions, _pids(servers, connect))
-    system.stop()
-    system.processes.clear()
+    connect = start(system, "connect", "connect")
+    rate = timed(lambda: counted([connect], "radar_mentions_total"), mentions, pids(servers, [connect]))
+    _stop(system)
     return system, rate
 
 
+def brokers_of(system: System) -> KafkaSettings:
+    """The section ``kafka``."""
+    settings = system.settings.kafka
+    assert settings is not None
+    return settings
+
+
 def records_in(system: System, topic: str) -> int:
-    """Records that a stage will count."""
-    settings = system.settings.kafka
-    assert settings is not None
-    return sum(1 for _ in kafka.read_to_end(settings, "count", system.names.topic(topic)))
+    """Records that whoever reads the topic will count."""
+    return sum(1 for _ in kafka.read_to_end(brokers_of(system), "count", system.names.topic(topic)))
 
 
-def rows_in(system: System) -> int:
-    """Rows on the scored topic, and how many records they are packed into."""
-    settings = system.settings.kafka
-    assert settings is not None
-    rows = 0
-    for record in kafka.read_to_end(settings, "count", system.names.topic(SCORED)):
-        message = decode(record.value, kafka_kind())
-        rows += len(message.rows) if isinstance(message, ScoredBlock) else 0
-    return rows
+@dataclass
+class Packed:
+    """What is on the scored topic."""
+
+    records: int = 0
+    rows: int = 0
 
 
-def kafka_kind() -> object:
-    from schemas.codec import ScoredRecord
-
-    return ScoredRecord
+def packed(system: System) -> Packed:
+    """Rows, and how many records hold them."""
+    found = Packed()
+    for record in kafka.read_to_end(brokers_of(system), "count", system.names.topic(SCORED)):
+        message = decode(record.value, TOPICS[SCORED])
+        found.records += 1
+        found.rows += len(message.rows) if isinstance(message, ScoredBlock) else 0
+    return found
 
 
 def workers(system: System, servers: Servers, stage: str, number: int, target: float) -> Rate:
-    """That many workers of a stage, from nothing to the end of what is there; the time in which all of them had begun."""
+    """So many workers of a stage that read all there is; from when all of them are at work, each with its share."""
     begin_anew(system, stage)
     running = [start(system, f"{stage}-{one}", "worker", "--stage", stage) for one in range(number)]
 
     def begun() -> bool:
         texts = [metrics_of(one) for one in running]
-        return all(
-            value_of(text, "radar_records_total") and value_of(text, "radar_partitions") == PARTITIONS / number
-            for text in texts
-        )
+        shares = [value_of(text, "radar_partitions") for text in texts]
+        return all(value_of(text, "radar_records_total") for text in texts) and shares == [PARTITIONS / number] * number
 
     try:
-        return timed(lambda: _counted(running, "radar_records_total"), target, _pids(servers, *running), started=begun)
+        return timed(lambda: counted(running, "radar_records_total"), target, pids(servers, running), started=begun)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{system.tail(stage)}") from None
     finally:
-        system.stop()
-        system.processes.clear()
+        _stop(system)
 
 
-def agent(system: System, servers: Servers, kind: str, target: float, patience: float = 300.0) -> Rate:
-    """A Faust agent of the benchmark on the same topic, from nothing to the target."""
-    settings = system.settings.kafka
-    assert settings is not None
-    group, out = f"bench-{kind}-{time.monotonic_ns()}", system.names.topic("bench.passed")
+def agent(system: System, servers: Servers, kind: str, target: float) -> Rate:
+    """An agent of ``faust_agents`` on the same topic, from its beginning until it has passed on so many."""
+    settings, out = brokers_of(system), system.names.topic("bench.passed")
     with kafka.admin(settings) as client:
         kafka.make_topics(client, {out: TopicState(PARTITIONS, 1)})
-    command = [sys.executable, "-m", "tests.benchmarks.faust_agents"]
-    command += [kind, settings.bootstrap_servers, group, system.names.topic(RAW), out]
-    log = Path.cwd() / f"{kind}.log"
-    process = Process(kind, command, Path.cwd())
+    group = f"{kind}-{time.monotonic_ns()}"
+    command = [sys.executable, str(Path(__file__).with_name("faust_agents.py"))]
+    process = Process(
+        kind, [*command, kind, settings.bootstrap_servers, group, system.names.topic(RAW), out], system.folder
+    )
     log = system.folder / f"{kind}.log"
-    process.folder = system.folder
     log.unlink(missing_ok=True)
     process.start()
 
     def told() -> float:
-        lines = log.read_text(errors="replace").split()
-        numbers = [line for line in lines[:-1] if line.isdigit()]
+        numbers = [word for word in log.read_text(errors="replace").split()[:-1] if word.isdigit()]
         return float(numbers[-1]) if numbers else 0.0
 
     try:
-        return timed(told, target, _pids(servers, process), patience)
+        return timed(told, target, pids(servers, [process]))
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from None
     finally:
-        process.stop(10)
+        process.kill()
 
 
-def restarts(system: System) -> dict[str, float]:
-    """Seconds from the start of a detect worker to its readiness: after TERM, and after KILL with and without the old session."""
-    worker = start(system, "detect", "worker", "--stage", "detect")
-    _until_ready(worker)
-    found = {}
-    worker.stop()
-    found["after TERM"] = _restarted(system)
+@dataclass
+class Restarts:
+    """Seconds from the start of a worker to its readiness."""
+
+    after_term: float
+    after_kill: float
+    """At once: the group waits for the session of the dead one to end."""
+    after_session: float
+    """After a kill too, when that session has ended."""
+
+
+def restarts(system: System) -> Restarts:
+    """Of a detect worker, on the state that is there."""
+    _time_to_ready(system)
+    system.processes["detect"].stop()
+    after_term = _time_to_ready(system)
     system.processes["detect"].kill()
-    found["after KILL, at once"] = _restarted(system)
+    after_kill = _time_to_ready(system)
     system.processes["detect"].kill()
-    time.sleep(11)  # the session of the killed one is over after ten
-    found["after KILL, its session over"] = _restarted(system)
-    system.stop()
-    system.processes.clear()
+    time.sleep(SESSION_SECONDS + 1)
+    found = Restarts(after_term, after_kill, _time_to_ready(system))
+    _stop(system)
     return found
 
 
-def _restarted(system: System) -> float:
+def _time_to_ready(system: System) -> float:
     begin = time.monotonic()
-    _until_ready(start(system, "detect", "worker", "--stage", "detect"))
+    process = start(system, "detect", "worker", "--stage", "detect")
+    while not ready(process):
+        assert time.monotonic() < begin + _READY_SECONDS, system.tail("detect")
+        time.sleep(0.02)
     return time.monotonic() - begin
 
 
-def _until_ready(process: Process) -> None:
-    until = time.monotonic() + 120
-    while not ready(process):
-        assert time.monotonic() < until, "not ready"
-        time.sleep(0.02)
-
-
-def _counted(processes: list[Process], name: str) -> float:
+def counted(processes: Sequence[Process], name: str) -> float:
+    """Sum of a counter over processes."""
     return sum(value_of(metrics_of(one), name) for one in processes)
 
 
-def _pids(servers: Servers, *processes: Process) -> dict[str, int]:
-    found = {"broker": servers.kafka.pid}
-    for one in processes:
-        assert one.popen is not None
-        found[one.name] = one.popen.pid
-    return found
+def pids(servers: Servers, processes: Sequence[Process]) -> dict[str, int]:
+    """By name, the broker's too."""
+    found = {one.name: one.popen.pid for one in processes if one.popen is not None}
+    return {**found, "broker": servers.kafka.pid}
+
+
+def _stop(system: System) -> None:
+    system.stop()
+    system.processes.clear()

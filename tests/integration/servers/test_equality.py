@@ -61,7 +61,8 @@ def in_chaos(folder: Path, kafka: Kafka, clickhouse: ClickHouse, seed: int, plan
         system.stop()
         engine.close()
     assert not said, "\n".join((f"seed {seed}: {'; '.join(chaos.said)}", *said))
-    assert set(codes.values()) == {0}, codes
+    # 1: a zombie that found itself fenced in the very moment in which all were told to stop.
+    assert set(codes.values()) <= {0, 1}, codes
 
 
 def test_each_component_killed_once(

@@ -28,8 +28,11 @@ HARM = "充电时爆炸，手被炸伤住院"
 class KnownCatalogues:
     """Looks up what stands here."""
 
+    def latest(self) -> str:
+        return "v1"
+
     def entries(self, version: str) -> list[CatalogueEntry]:
-        return {"": [], "v1": [CatalogueEntry("pot", "电饭煲", [], "L7", 1000.0, START, START + DAY_MS)]}[version]
+        return {"v0": [], "v1": [CatalogueEntry("pot", "电饭煲", [], "L7", 1000.0, START, START + DAY_MS)]}[version]
 
 
 def stage(record_bytes: int = 1_000_000) -> ScoreStage:
@@ -98,7 +101,7 @@ def test_a_retraction_goes_to_every_partition() -> None:
 
 
 def test_the_catalogue_named_in_band_is_used_from_there_on_and_remembered() -> None:
-    claimed = stage().claim(3, [], "")
+    claimed = stage().claim(3, [], "v0")
     result = claimed.process(
         records(mention("a", product="电饭煲"), CatalogueUpdate("v1"), mention("b", product="电饭煲"))
     )
@@ -108,6 +111,46 @@ def test_the_catalogue_named_in_band_is_used_from_there_on_and_remembered() -> N
     assert sum(isinstance(one, CatalogueUpdate) for _, one in scored(result)) == PARTITIONS
     again = stage().claim(3, [], result.note).process(records(mention("c", product="电饭煲")))
     assert {row.product_id for _, row in rows(again) if row.primary} == {"pot"}
+
+
+def test_before_the_first_naming_that_is_left_the_latest_catalogue_holds() -> None:
+    result = stage().claim(3, [], "").process(records(mention("a", product="电饭煲")))
+    assert {row.product_id for _, row in rows(result) if row.primary} == {"pot"}
+    assert result.note == "v1"
+
+
+def test_watermarks_never_go_back_within_a_block() -> None:
+    late = mention("late", START + 5)
+    result = stage().claim(3, [], "").process(records(Watermark("", START + 10), Watermark("", START), late))
+    first = next(one for _, one in scored(result))
+    assert first == Watermark("", START + 10)
+
+
+def test_a_refused_row_does_not_take_its_retraction_with_it() -> None:
+    result = stage(900).claim(3, [], "").process(records(mention("m", text="漏水了，很失望" * 40, revision=1)))
+    assert [one.reason for one in letters(result)] == ["too_large"]
+    told = {at for at, one in scored(result) if isinstance(one, ScoredBlock) and one.retractions}
+    assert told == set(range(PARTITIONS))
+
+
+def test_a_foreign_record_is_a_dead_letter() -> None:
+    claimed = DetectStage(1, KnownCatalogues()).claim(1, [], "")  # type: ignore[arg-type]
+    (good,) = records(Watermark("", START), key=b"0")
+    result = claimed.process([good._replace(key=None), good._replace(key=b"x"), good._replace(version=0), good])
+    assert [one.reason for one in letters(result)] == ["unreadable"] * 3
+    assert claimed._alignment.combined == START
+
+
+def test_a_policy_that_the_state_cannot_follow_is_not_followed() -> None:
+    claimed = DetectStage(1, KnownCatalogues()).claim(1, [], "")  # type: ignore[arg-type]
+    messages = [
+        PolicyUpdate("p", DetectionPolicy(step="1d", time_zone="UTC")),
+        Watermark("", START),
+        PolicyUpdate("q", DetectionPolicy(step="1h", time_zone="UTC")),
+        Watermark("", START + DAY_MS),
+    ]
+    claimed.process(records(*messages, key=b"0"))
+    assert claimed._alignment.combined == START + DAY_MS
 
 
 def test_what_is_no_message_becomes_a_dead_letter_and_the_rest_goes_on() -> None:
@@ -156,7 +199,7 @@ SUBJECT = next(name for name in ("p1", "p2", "p3", "p4") if partition_of_subject
 
 def test_a_severe_mention_becomes_a_signal_and_its_state_survives() -> None:
     policy = PolicyUpdate("p", DetectionPolicy(step="1d", time_zone="UTC"))
-    score = two_partitions().claim(0, [], "")
+    score = two_partitions().claim(0, [], "v0")
     detect = DetectStage(1, KnownCatalogues())  # type: ignore[arg-type]
     first = score.process(records(policy, mention("m1", text=HARM, product=SUBJECT)))
     claimed = detect.claim(1, [], "")
@@ -175,7 +218,7 @@ def test_a_severe_mention_becomes_a_signal_and_its_state_survives() -> None:
 
 def test_gaps_reach_detection_once_from_all_partitions() -> None:
     gap = Gap("shop", START, None, "away")
-    outputs = two_partitions().claim(0, [], "").process(records(gap)).outputs
+    outputs = two_partitions().claim(0, [], "v0").process(records(gap)).outputs
     claimed = DetectStage(2, KnownCatalogues()).claim(1, [], "")  # type: ignore[arg-type]
     for origin in (b"0", b"1"):
         here = [one for one in outputs if one.partition == 1]
