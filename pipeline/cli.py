@@ -301,6 +301,44 @@ def score(
 
 
 @app.command()
+def backtest(
+    counts: Annotated[
+        Path,
+        typer.Option(
+            "--counts", help="CSV: date,product,batch,objection_type,count[,total] or series,t,count[,total]."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="CSV: a row for each count, with score and alarm.")],
+    step_days: Annotated[
+        float | None, typer.Option("--step-days", help="Days in a step of column t, for the promise; 1 unless said.")
+    ] = None,
+) -> None:
+    """Replay the detector over counts in a file: how rare it held each of them, and where a spike was open."""
+    from pipeline.runtime.backtest import backtest as replay_counts
+
+    with _progress() as tell:
+        told = replay_counts(counts, out, step_days=step_days, progress=tell)
+    typer.echo(f"{len(told.scores)} counts in {told.steps} steps, {told.opened} spikes opened: {out}", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar of the steps done on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(
+        BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT; tables and views are described in docs/tables.md.")],
     config: ConfigOption = Path("radar.yaml"),

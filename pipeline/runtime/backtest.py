@@ -3,6 +3,8 @@
 **In**: ``date,product,batch,objection_type,count`` or ``series,t,count``, each with or without ``total`` (and either time
 column with either key). ``count`` is objecting voices, ``total`` all mentions of that lot in that step. A date is a day
 (what follows the tenth character is ignored), ``t`` any whole number. Other columns are ignored; rows in any order.
+With ``total``, a type of a lot that has a row for another type is 0 where it has none of its own; without, a missing row is
+silence (see `pipeline.detection.backtest`).
 
 A step is as long as the greatest common divisor of the distances between the times in the file, so dates a week apart are
 weekly steps. History, silence and windows are reckoned in steps, as if each were a day (half of the history lies within 60
@@ -21,6 +23,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +44,9 @@ MOST_STEPS = 1_000_000
 """Steps between the first and the last of a file: steps are days to detection, and no calendar goes on for ever."""
 LARGEST = 10**9
 """Counts above this are taken for a mistake."""
+LARGEST_WHOLE = 2**53
 LEAST_P_VALUE = 1e-300
+_EPOCH = dt.date(1970, 1, 1).toordinal()
 
 Progress = Callable[[int, int], None]
 """Told how many steps are done, of how many."""
@@ -66,10 +71,15 @@ class Counts:
     line: Ints
     """Of the file, from 1."""
 
-    @property
+    @cached_property
+    def times(self) -> Ints:
+        """The distinct times, ascending."""
+        return np.unique(self.time)
+
+    @cached_property
     def spacing(self) -> int:
         """Distance between two steps: days, or what ``t`` counts."""
-        return int(np.gcd.reduce(np.diff(np.unique(self.time)))) or 1
+        return int(np.gcd.reduce(np.diff(self.times))) or 1
 
     def names(self) -> list[Series]:
         """The series as detection knows them; without a product each is one of its own."""
@@ -78,13 +88,14 @@ class Counts:
         return [Series(name, "", "product_quality") for (name,) in self.series]
 
     def steps(self) -> Iterator[tuple[int, Ints]]:
-        """Each step's number, ascending, and the positions of its rows."""
-        times, spacing = np.unique(self.time), self.spacing
+        """Each step's number, ascending, and the positions of its rows. A file of days is numbered as detection does."""
+        first = int(self.times[0])
+        offset = first - _EPOCH if self.time_column == "date" else 0
         order = np.argsort(self.time, kind="stable")
-        bounds = np.searchsorted(self.time[order], times, side="right").tolist()
+        bounds = np.searchsorted(self.time[order], self.times, side="right").tolist()
         start = 0
-        for time, end in zip(times.tolist(), bounds, strict=True):
-            yield (time - int(times[0])) // spacing, order[start:end]
+        for time, end in zip(self.times.tolist(), bounds, strict=True):
+            yield offset + (time - first) // self.spacing, order[start:end]
             start = end
 
 
@@ -146,7 +157,7 @@ def run(
     policy = replace(policy, step="1d", time_zone="UTC", false_signals_per_week=promised)
     replayed = Backtest(policy, table.names(), totals=table.total is not None)
     scores, alarms = np.full(len(table.count), np.nan), np.zeros(len(table.count), np.bool_)
-    opened, steps = 0, len(np.unique(table.time))
+    opened, steps = 0, len(table.times)
     for done, (step, rows) in enumerate(table.steps(), 1):
         totals = None if table.total is None else table.total[rows]
         judged = replayed.close(step, table.number[rows], table.count[rows], totals)
@@ -230,10 +241,13 @@ class _Reading:
     def _whole(self, text: str, column: str) -> int:
         """A whole number; one written as a decimal number (3.0) is one too."""
         with suppress(ValueError):
-            return int(text)
-        with suppress(ValueError, OverflowError):
-            if float(text).is_integer() and abs(float(text)) < 2**53:
-                return int(float(text))
+            value = int(text)
+            if abs(value) < LARGEST_WHOLE:
+                return value
+        with suppress(ValueError):
+            number = float(text)
+            if number.is_integer() and abs(number) < LARGEST_WHOLE:
+                return int(number)
         raise self.wrong(column, f"{text!r} does not do; a whole number is needed")
 
     def _day(self, text: str, column: str) -> int:
@@ -273,7 +287,7 @@ def _form(name: str, header: list[str]) -> tuple[str, tuple[str, ...]]:
 
 def _check(name: str, table: Counts) -> None:
     """What can only be seen of several rows together."""
-    span = (int(table.time.max()) - int(table.time.min())) // table.spacing
+    span = int(table.times[-1] - table.times[0]) // table.spacing
     if span >= MOST_STEPS:
         latest = int(table.line[np.argmax(table.time)])
         raise ConfigurationError(
@@ -339,7 +353,7 @@ def _write(out: Path, table: Counts, told: Told) -> None:
 
 
 def _lines(table: Counts, told: Told) -> Iterator[tuple[object, ...]]:
-    times: dict[int, object] = {time: time for time in np.unique(table.time).tolist()}
+    times: dict[int, object] = {time: time for time in table.times.tolist()}
     if table.time_column == "date":
         times = {time: dt.date.fromordinal(time).isoformat() for time in times}
     columns = (table.number, table.time, told.scores, told.alarms)

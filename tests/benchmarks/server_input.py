@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks.embedded import texts
+from tests.benchmarks.scoring import texts
 
 LOTS_A_PRODUCT = 10
 SEVERE = "充电时爆炸，手被炸伤住院"

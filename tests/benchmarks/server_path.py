@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kafka import TopicPartition
 
+from pipeline.detection.tally import HARM
 from pipeline.runtime import kafka
 from pipeline.storage.clickhouse import ServerEngine
 from schemas.codec import decode
@@ -210,8 +211,8 @@ def _watch_signals(system: System, signals: dict[str, float], stop: threading.Ev
                 now = time.time()
                 for record in records:
                     signal = decode(record.value, Signal)
-                    assert signal.severity == 4, signal
-                    for one in signal.evidence:
-                        signals.setdefault(one.mention_id, now)
+                    if signal.severity == HARM:
+                        for one in signal.evidence:
+                            signals.setdefault(one.mention_id, now)
     finally:
         reader.close()
