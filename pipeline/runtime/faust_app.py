@@ -34,6 +34,10 @@ DRAIN_SECONDS = 15.0
 """How long a stopping worker may take for the blocks in hand …"""
 LEAVE_SECONDS = 8.0
 """… and for its farewell to the group."""
+UNSETTLED_SECONDS = 75.0
+"""How long a worker waits to learn which partitions are its own: longer than a rebalance may take (60 s) …"""
+RESTORE_SECONDS = 600.0
+"""… and to read their states."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class FaustWorker:
         """Set while the assignment is known and begun on: Faust hands out records before that."""
         self._failure: BaseException | None = None
         self._ended = asyncio.Event()
+        self._unsettled_since = time.monotonic()
         self._busy_since: float | None = None
         """Since when a block is in hand."""
         self._app = self._make_app()
@@ -130,12 +135,25 @@ class FaustWorker:
             if (refused := faust_transport.group_error(self._app)) is not None:
                 self._fail(translated(refused, f"joining {self._names.group(self._stage.name)}"))
                 break
+            self._check_settled()
             if self._busy_since is None or time.monotonic() - self._busy_since < STALLED_AFTER:
                 self._health.turned()
             await asyncio.sleep(0.1)
         if self._app.should_stop and not self._stop.is_set() and self._failure is None:
             crash = self._app.crash_reason or TransientError("the worker's loop has ended by itself")
             self._failure = translated(crash, f"reading {self._names.topic(self._stage.topic)}")
+
+    def _check_settled(self) -> None:
+        """Faust's start or rebalance may wait for something that does not come, after a broker was away; a new process does not."""
+        if self._settled.is_set():
+            return
+        waited = time.monotonic() - self._unsettled_since
+        if waited > (RESTORE_SECONDS if self._changing.locked() else UNSETTLED_SECONDS):
+            where = "; ".join(_standing(task) for task in asyncio.all_tasks())
+            _log.error("no partitions are settled after %.0f s; tasks stand at: %s", waited, where[:3000])
+            self._fail(
+                TransientError(f"the group {self._names.group(self._stage.name)} has settled nothing in {waited:.0f} s")
+            )
 
     async def _leave(self, waiter: "asyncio.Task[None]") -> None:
         waiter.cancel()
@@ -161,6 +179,7 @@ class FaustWorker:
             async with self._changing:
                 if self._stop.is_set() or self._ended.is_set():
                     return
+                self._unsettled_since = time.monotonic()
                 await self._drop([one for one in self._held if one not in wanted])
                 await self._take(sorted(wanted - self._held.keys()))
             self._settled.set()
@@ -172,6 +191,7 @@ class FaustWorker:
     async def _revoked(self, _app: Any, _revoked: Iterable[Any], **_: Any) -> None:
         """A block in hand is finished before its partition may go; what is really gone is told by the next assignment."""
         self._settled.clear()
+        self._unsettled_since = time.monotonic()
         for claim in list(self._held.values()):
             async with claim.lock:
                 pass
@@ -260,6 +280,13 @@ class FaustWorker:
         metrics.CHECKPOINT_SECONDS.labels(self._stage.name).observe(now - processed)
         metrics.COMMITTED.labels(self._stage.name).set(time.time())
         metrics.RECORD_AGE.labels(self._stage.name).observe(max(0.0, time.time() - records[0].timestamp / 1000))
+
+
+def _standing(task: "asyncio.Task[Any]") -> str:
+    """Where a task waits."""
+    frames = task.get_stack(limit=1)
+    where = f"{frames[-1].f_code.co_qualname}:{frames[-1].f_lineno}" if frames else "?"
+    return f"{task.get_name()} {where}"
 
 
 def _slices(records: Sequence[Record], position: int) -> Iterator[list[Record]]:

@@ -33,6 +33,8 @@ from pipeline.runtime.kafka import APPLICATION, RECORD_BYTES, REFUSAL_HINT, RIGH
 from pipeline.runtime.stage import Output, Stage, StateChange, StateRecord, version_headers
 from pipeline.settings import KafkaSettings, password, read_secret
 
+CLAIM_SECONDS = 30.0
+"""How long the brokers may take to give a partition to us, or to tell positions: then it is begun anew."""
 TRANSACTION_MS = 10_000
 """After so long an open transaction is given up: until then readers wait for it."""
 
@@ -77,6 +79,8 @@ def errors(what: str) -> Iterator[None]:
         yield
     except KafkaError as error:
         raise translated(error, what) from error
+    except TimeoutError as error:
+        raise TransientError(f"kafka: {what}: no answer within {CLAIM_SECONDS:.0f} s") from error
 
 
 def _retrieved(future: "asyncio.Future[Any]") -> None:
@@ -196,7 +200,8 @@ class Claims:
         )
         try:
             with errors(f"claiming partition {partition}"):
-                await producer.start()
+                async with asyncio.timeout(CLAIM_SECONDS):
+                    await producer.start()
         except BaseException:
             await producer.stop()
             raise
@@ -207,10 +212,11 @@ class Claims:
         client = AIOKafkaAdminClient(**client_options(self._settings), client_id=f"{APPLICATION}-{self._stage.name}")
         group = self._names.group(self._stage.name)
         try:
+            wanted = [TopicPartition(self._names.topic(self._stage.topic), one) for one in partitions]
             with errors(f"reading the positions of {group}"):
-                await client.start()
-                wanted = [TopicPartition(self._names.topic(self._stage.topic), one) for one in partitions]
-                found = await client.list_consumer_group_offsets(group, partitions=wanted)
+                async with asyncio.timeout(CLAIM_SECONDS):
+                    await client.start()
+                    found = await client.list_consumer_group_offsets(group, partitions=wanted)
         finally:
             await client.close()
         # For each partition asked the coordinator answers, with -1 if need be. An error of the whole group is no answer at
