@@ -21,7 +21,7 @@ from pipeline import metrics
 from pipeline.errors import TransientError
 from pipeline.runtime import faust_transport
 from pipeline.runtime.health import STALLED_AFTER, Health
-from pipeline.runtime.kafka import Names
+from pipeline.runtime.kafka import METADATA_MS, Names
 from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint, translated
 from pipeline.runtime.stage import PartitionStage, Record, Stage, record_version
 from pipeline.settings import KafkaSettings, duration_ms
@@ -92,6 +92,8 @@ class FaustWorker:
             broker_request_timeout=max(40.0, session + 5),
             broker_max_poll_interval=300.0,
             consumer_auto_offset_reset="earliest",
+            # Who shares out the partitions just as the brokers come back may not see any yet, and looks again only so often.
+            consumer_metadata_max_age_ms=METADATA_MS,
             consumer_max_fetch_size=2 << 20,
             topic_allow_declare=False,
             topic_disable_leader=True,

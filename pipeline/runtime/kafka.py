@@ -32,6 +32,8 @@ TOPIC_BYTES = 1_048_588
 """What every topic takes: the brokers' default, stated because some have a lower one."""
 _ADMIN_SECONDS = 10
 """How long an admin client waits for the brokers: a person is waiting for it."""
+METADATA_MS = 10_000
+"""How often a member of a group looks which partitions there are."""
 _PATIENCE_SECONDS = 30.0
 """How long a reader of what is there waits for the next of it."""
 _BOOTSTRAP_SECONDS = 15

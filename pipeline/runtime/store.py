@@ -87,6 +87,7 @@ class Store:
             group_id=names.group("store"),
             session_timeout_ms=session,
             heartbeat_interval_ms=session // 4,
+            metadata_max_age_ms=kafka.METADATA_MS,
             max_poll_records=100,
             max_partition_fetch_bytes=2 << 20,
             fetch_max_bytes=16 << 20,
