@@ -173,7 +173,7 @@ def topics(
 ) -> None:
     """Make the topics on the brokers what they are stated to be; what only a person can do is named."""
     from pipeline.runtime import topics as brokers
-    from pipeline.runtime.worker import brokers_of
+    from pipeline.runtime.process import brokers_of
     from pipeline.settings import load
 
     settings = brokers_of(load(config))
@@ -226,8 +226,8 @@ def bootstrap(config: ConfigOption = Path("radar.yaml")) -> None:
 @app.command()
 def rescore(config: ConfigOption = Path("radar.yaml")) -> None:
     """Score again what the raw topic still holds, into rows of a new generation. Nothing is counted again, nobody alerted."""
+    from pipeline.runtime.process import brokers_of, server_engine
     from pipeline.runtime.rescore import rescore as score_again
-    from pipeline.runtime.worker import brokers_of, server_engine
     from pipeline.settings import load
 
     settings = load(config)
@@ -243,8 +243,8 @@ def rescore(config: ConfigOption = Path("radar.yaml")) -> None:
 def rebuild(config: ConfigOption = Path("radar.yaml")) -> None:
     """The state topic of detection was lost: make it again of the step counts in the database. Stop detect workers first."""
     from connectors.catalogue import read_catalogue
+    from pipeline.runtime.process import brokers_of, server_engine
     from pipeline.runtime.rebuild import rebuild_state
-    from pipeline.runtime.worker import brokers_of, server_engine
     from pipeline.settings import load
 
     settings = load(config)
@@ -445,7 +445,7 @@ def replay_dead_letters(
 
     settings = load(config)
     if settings.clickhouse is not None:
-        from pipeline.runtime.connect import replay
+        from pipeline.runtime.replay import replay
     else:
         from pipeline.runtime.run import replay
     replay(settings, identities or [], reason, source, typer.echo)
@@ -456,7 +456,7 @@ def _engine(config: Path, data_dir: Path | None) -> "Engine":
     from pipeline.settings import load
 
     if data_dir is None and (settings := load(config)).clickhouse is not None:
-        from pipeline.runtime.worker import server_engine
+        from pipeline.runtime.process import server_engine
 
         return server_engine(settings)
     from pipeline.runtime.embedded import open_engine

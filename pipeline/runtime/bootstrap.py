@@ -17,10 +17,10 @@ from pipeline.errors import TransientError
 from pipeline.runtime import kafka
 from pipeline.runtime.connect import connect
 from pipeline.runtime.kafka import Names
-from pipeline.runtime.rebuild import milliseconds
+from pipeline.runtime.process import brokers_of, server_engine
 from pipeline.runtime.store import TOPICS as STORED
-from pipeline.runtime.worker import brokers_of, server_engine
 from pipeline.settings import KafkaSettings, Settings
+from pipeline.storage.clickhouse import milliseconds
 
 PATIENCE_SECONDS = 120.0
 """How long a stage may make no progress at all before it is called absent."""

@@ -21,8 +21,8 @@ from pipeline.metrics import Reading
 from pipeline.runtime import kafka
 from pipeline.runtime.health import AdminServer, Health
 from pipeline.runtime.kafka import Names
+from pipeline.runtime.process import PATIENCE_SECONDS, brokers_of
 from pipeline.runtime.stage import record_version
-from pipeline.runtime.worker import PATIENCE_SECONDS, brokers_of
 from pipeline.settings import KafkaSettings, Settings
 from schemas.codec import TOPICS, NewerVersion, decode
 from schemas.control import ControlRecord, Gap, Idle, Retired, Watermark

@@ -23,6 +23,7 @@ from pipeline.runtime.kafka_checkpoint import Claims
 from pipeline.runtime.score_stage import partition_of_subject
 from pipeline.runtime.stage import StateChange, record_version
 from pipeline.settings import KafkaSettings, Settings
+from pipeline.storage.clickhouse import milliseconds
 from pipeline.storage.engine import Engine
 from schemas.catalogue import CatalogueEntry
 from schemas.codec import TOPICS, decode
@@ -125,19 +126,6 @@ def _step_counts(engine: Engine, since: int) -> list[StepCount]:
 def _step_count(row: dict[str, Any]) -> StepCount:
     told = {name: row[name] for name in _KEY} | {name: row[f"{name}_"] for name in _VALUES}
     return msgspec.convert(told | {"step_start": row["at"], "revision": row["revision_"]}, StepCount, strict=False)
-
-
-class _Type(msgspec.Struct):
-    type: str
-
-
-def milliseconds(engine: Engine, table: str, column: str) -> str:
-    """The expression that gives a time column in ms UTC: where the tables are a team's own, it may be a plain number."""
-    lines = engine.query(
-        f"SELECT type FROM system.columns WHERE database = currentDatabase() AND table = '{table}' AND name = '{column}'"
-    )
-    found = msgspec.json.decode(lines.splitlines()[0], type=_Type)
-    return f"toUnixTimestamp64Milli({column})" if found.type.startswith("DateTime64") else column
 
 
 def _latest_signals(brokers: KafkaSettings) -> list[Signal]:

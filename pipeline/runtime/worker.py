@@ -1,62 +1,25 @@
-"""``complaint-radar connect`` and ``worker``: one process of the server path, supervised, observable."""
+"""``complaint-radar worker``: one stage between topics, or from them to the database, in one process."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from pipeline import metrics
 from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import kafka
 from pipeline.runtime.catalogues import Catalogues
-from pipeline.runtime.health import AdminServer, Health
+from pipeline.runtime.health import Health
 from pipeline.runtime.kafka import Names
+from pipeline.runtime.process import PATIENCE_SECONDS, brokers_of, server_engine, supervised
 from pipeline.settings import KafkaSettings, Settings
-from pipeline.storage.clickhouse import ServerEngine
 
 StageName = Literal["score", "detect", "store"]
-PATIENCE_SECONDS = 60.0
-"""How long a starting worker waits for brokers and topics before it gives up; its supervisor then tries again."""
 _PAUSE_SECONDS = 1.0
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-
-
-@contextmanager
-def supervised(settings: Settings) -> Iterator[Health]:
-    """Health and metrics of this process on the admin port."""
-    health = Health()
-    admin = AdminServer(settings.admin.host, settings.admin.port, health)
-    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
-    try:
-        yield health
-    finally:
-        admin.stop()
-
-
-def brokers_of(settings: Settings) -> KafkaSettings:
-    """The section ``kafka``.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    if settings.kafka is None:
-        raise ConfigurationError("kafka: is missing; at least `kafka: {bootstrap_servers: host:port}` is needed")
-    return settings.kafka
-
-
-def server_engine(settings: Settings) -> ServerEngine:
-    """The server of the section ``clickhouse``; whoever asks for it closes it.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    if settings.clickhouse is None:
-        raise ConfigurationError("clickhouse: is missing; at least `clickhouse: {hosts: host:port}` is needed")
-    return ServerEngine(settings.clickhouse)
 
 
 def work(settings: Settings, stage: StageName, stop: threading.Event) -> None:

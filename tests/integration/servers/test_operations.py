@@ -14,7 +14,7 @@ from streams import source, write_catalogue, write_hard
 from system import System
 
 from pipeline.runtime import kafka as brokers
-from pipeline.runtime.connect import republish
+from pipeline.runtime.replay import republish
 from pipeline.storage.clickhouse import ServerEngine
 from pipeline.storage.dead_letters import Asked
 from schemas.codec import decode

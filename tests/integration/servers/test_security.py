@@ -40,16 +40,16 @@ from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import kafka
 from pipeline.runtime.bootstrap import READS, bootstrap
 from pipeline.runtime.catalogues import Catalogues
-from pipeline.runtime.connect import republish
 from pipeline.runtime.detect_stage import DetectStage
 from pipeline.runtime.exporter import Follower, StageWatch, View, _oldest
 from pipeline.runtime.kafka import Names, topic_specs
 from pipeline.runtime.kafka_checkpoint import Claims, client_options
+from pipeline.runtime.process import brokers_of, server_engine
 from pipeline.runtime.rebuild import rebuild_state
+from pipeline.runtime.replay import republish
 from pipeline.runtime.rescore import rescore
 from pipeline.runtime.score_stage import ScoreStage
 from pipeline.runtime.topics import create
-from pipeline.runtime.worker import brokers_of, server_engine
 from pipeline.settings import KafkaSettings, ScoringSettings
 from pipeline.storage.clickhouse import ServerEngine
 
