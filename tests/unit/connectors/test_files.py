@@ -305,10 +305,10 @@ def test_cutting_takes_time_linear_in_the_length(tmp_path: Path, piece: str) -> 
         path.write_text("id,text,time\n" + (piece * length)[:length])
         best = 9.0
         for _ in range(2):
-            begin = time.perf_counter()
+            begin = time.process_time()
             with records.open_file(path) as file:
                 assert sum(len(record.data) for record in records.cut(file, 0, "csv")) > 0
-            best = min(best, time.perf_counter() - begin)
+            best = min(best, time.process_time() - begin)
         return best
 
     assert seconds(1_600_000) < 24 * max(seconds(200_000), 2e-3)  # 8 x as long: quadratic would be 64 x

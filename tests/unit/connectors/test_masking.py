@@ -79,12 +79,12 @@ def test_time_is_linear_in_the_length(piece: str) -> None:
         text = (piece * length)[:length] + "@1"
         best = 9.0
         for _ in range(3):
-            begin = time.perf_counter()
+            begin = time.process_time()
             MASKER.mask(text)
-            best = min(best, time.perf_counter() - begin)
+            best = min(best, time.process_time() - begin)
         return best
 
-    assert seconds(400_000) < 16 * max(seconds(50_000), 1e-3)  # 8 x as long: quadratic would be 64 x
+    assert seconds(400_000) < 24 * max(seconds(50_000), 1e-3)  # 8 x as long: quadratic would be 64 x
 
 
 def test_pseudonyms_are_keyed_and_name_their_key() -> None:
