@@ -41,7 +41,7 @@ def agents(running: Servers, folder: Path, options: argparse.Namespace) -> None:
         show("agent that passes records on one by one", theirs, "pass")
         walls.append(ours.a_second / theirs.a_second)
         cpus.append(ours.a_second / ours.cores["score-0"] / (theirs.a_second / theirs.cores["pass"]))
-    naive = server_stages.agent(system, running, "naive", 300)
+    naive = server_stages.agent(system, running, "naive", 1000)
     show("naive agent with SnowNLP", naive, "naive")
     print(f"score worker against passing on: {_list(walls)} by the clock, {_list(cpus)} by CPU seconds (goal 80 %)")
     print(f"score worker against the naive agent: {ours.a_second / naive.a_second:.0f} x (expected above 25 x)")
