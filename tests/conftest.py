@@ -14,6 +14,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+# Before anything imports them: their assertions then say what they compared.
+pytest.register_assert_rewrite("checkpoint_contract", "engine_contract")
+
 # The same examples every time: a run that fails must fail again. HYPOTHESIS_PROFILE=search looks for new ones.
 # Without deadlines: how long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -11,8 +11,6 @@ import stored
 from pipeline.storage.embedded import EmbeddedEngine
 from pipeline.storage.migrations import migrate
 
-pytest.register_assert_rewrite("engine_contract")
-
 
 @pytest.fixture
 def a_row() -> Any:
