@@ -126,12 +126,16 @@ class TestKafkaCheckpoint(CheckpointContract):
         assert asyncio.run(claims.positions([PARTITION, 5])) == {PARTITION: (3, "a note")}
 
     def test_a_record_that_the_brokers_refuse_is_an_error_and_leaves_nothing(
-        self, open_checkpoint: Any, look: Any
+        self, settings: KafkaSettings, open_checkpoint: Any, look: Any
     ) -> None:
         checkpoint = open_checkpoint()
         checkpoint.commit(["one"], [], 5)
-        with pytest.raises(ConfigurationError, match=r"max.message.bytes is below 1048588, which .* shows"):
+        with pytest.raises(TerminalError, match="a record of 1100000 bytes, .* is larger than any may be"):
             checkpoint.commit(["x" * 1_100_000], [(b"a", b"1")], 6)
+        with brokers.admin(settings) as client:
+            brokers.set_topic_config(client, Names(settings).topic("signals.v1"), {"max.message.bytes": "20000"})
+        with pytest.raises(ConfigurationError, match=r"max.message.bytes is below 1048588, which .* shows"):
+            checkpoint.commit(["x" * 50_000], [(b"a", b"1")], 6)
         again = open_checkpoint()
         again.commit(["two"], [], 6)
         assert (sorted(look().outputs), look().state, look().position) == (["one", "two"], {}, 6)
