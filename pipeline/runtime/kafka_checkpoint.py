@@ -157,9 +157,8 @@ class KafkaCheckpoint:
         named += [(self._state or "", key, value or b"") for key, value in state]
         for topic, key, value in named:
             if len(value) > RECORD_BYTES:
-                raise TerminalError(
-                    f"{topic}: a record of {len(value)} bytes, key {(key or b'')[:80]!r}, is larger than any may be"
-                )
+                shown = (key or b"")[:80]
+                raise TerminalError(f"{topic}: a record of {len(value)} bytes, key {shown!r}, is larger than any may be")
 
     async def _send(self, output: Output) -> Any:
         return await self._producer.send(

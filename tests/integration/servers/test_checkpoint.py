@@ -130,7 +130,7 @@ class TestKafkaCheckpoint(CheckpointContract):
     ) -> None:
         checkpoint = open_checkpoint()
         checkpoint.commit(["one"], [], 5)
-        with pytest.raises(TerminalError, match="a record of 1100000 bytes, .* is larger than any may be"):
+        with pytest.raises(TerminalError, match=r"a record of 1100000 bytes, .* is larger than any may be"):
             checkpoint.commit(["x" * 1_100_000], [(b"a", b"1")], 6)
         with brokers.admin(settings) as client:
             brokers.set_topic_config(client, Names(settings).topic("signals.v1"), {"max.message.bytes": "20000"})
