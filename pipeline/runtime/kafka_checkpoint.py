@@ -158,7 +158,9 @@ class KafkaCheckpoint:
         for topic, key, value in named:
             if len(value) > RECORD_BYTES:
                 shown = (key or b"")[:80]
-                raise TerminalError(f"{topic}: a record of {len(value)} bytes, key {shown!r}, is larger than any may be")
+                raise TerminalError(
+                    f"{topic}: a record of {len(value)} bytes, key {shown!r}, is larger than any may be"
+                )
 
     async def _send(self, output: Output) -> Any:
         return await self._producer.send(
