@@ -44,6 +44,8 @@ BLOCK_BYTES = 16 << 20
 BLOCK_SECONDS = 0.5
 """… or after so long."""
 _POLL_MS = 100
+UNASSIGNED_SECONDS = 30.0
+"""Without any partition for so long the consumer is made anew: one was seen to turn and never join again."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,13 +103,16 @@ class Store:
             TransientError: the brokers are away; begin again with a new one.
             TerminalError: going on would do harm.
         """
-        block = Block()
+        block, held = Block(), time.monotonic()
         with kafka.errors("reading"):
             while not stop.is_set():
                 health.turned()
                 for tp, records in self._consumer.poll(timeout_ms=_POLL_MS).items():
                     self._take(tp, records, block)
                 health.ready = bool(self._consumer.assignment())
+                held = time.monotonic() if health.ready else held
+                if time.monotonic() - held > UNASSIGNED_SECONDS:
+                    raise TransientError("kafka: the group gives no partition to this member; it joins anew")
                 if block.due:
                     if not self._write(block, stop, health):
                         return
