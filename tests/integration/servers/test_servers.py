@@ -27,7 +27,8 @@ USERS = {"radar": "secret-1"}
 
 def _jwt() -> str:
     """An unsigned token, such as the broker's test module takes."""
-    claims = {"sub": "radar", "iat": time.time(), "exp": time.time() + 600}
+    now = int(time.time())
+    claims = {"sub": "radar", "iat": now - 60, "exp": now + 600}
     parts = (json.dumps(part).encode() for part in ({"alg": "none"}, claims))
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts) + "."
 
