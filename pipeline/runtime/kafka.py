@@ -611,6 +611,7 @@ def _group_state(client: Any, state: str, topics: Collection[str], committed: Ma
         for part in one["partitions"]
     ]
     first = _offsets(client, partitions, OffsetSpec.EARLIEST)
+    # Of open transactions too: one that its producer left open holds everything after it back, and must not look like rest.
     last = _offsets(client, partitions, OffsetSpec.LATEST)
     return GroupState(
         members=state not in ("Empty", "Dead", ""),
@@ -619,11 +620,10 @@ def _group_state(client: Any, state: str, topics: Collection[str], committed: Ma
     )
 
 
-def _offsets(client: Any, partitions: Collection[Any], which: Any) -> dict[Any, int]:
+def _offsets(client: Any, partitions: Collection[Any], which: Any, isolation: str = "read_uncommitted") -> dict[Any, int]:
     if not partitions:
         return {}
-    # What is not committed yet is not there for our stages.
-    found = client.list_partition_offsets(dict.fromkeys(partitions, which), isolation_level="read_committed")
+    found = client.list_partition_offsets(dict.fromkeys(partitions, which), isolation_level=isolation)
     return {one: at.offset for one, at in found.items()}
 
 
@@ -638,10 +638,11 @@ def partition_count(settings: KafkaSettings, topic: str) -> int:
 
 
 def unread(settings: KafkaSettings, group: str, topics: Collection[str]) -> int:
-    """Committed records of these topics that the group has not passed, within an offset a partition. Errors as ``errors``.
+    """Records of these topics that the group has not passed, within an offset a partition. Errors as ``errors``.
 
     Offsets alone do not say it: ends of transactions take one each, and what was aborted is never passed by itself. So
-    where more than one offset is open, it is looked whether any record is to be had there.
+    where more than one offset is left, it is looked whether any record is to be had there. Behind a transaction that is
+    open nobody can look yet: all of that counts.
     """
     with admin(settings) as client, errors(f"looking at {group}"):
         partitions = [
@@ -649,11 +650,14 @@ def unread(settings: KafkaSettings, group: str, topics: Collection[str]) -> int:
             for one in client.describe_topics(sorted(topics))
             for part in one["partitions"]
         ]
+        stable = _offsets(client, partitions, OffsetSpec.LATEST, "read_committed")
         ends = _offsets(client, partitions, OffsetSpec.LATEST)
         offsets = client.list_group_offsets([group])[group] if _exists(client, group) else {}
         committed = {tp: at.offset for tp, at in offsets.items()}
-    open_ = {tp: committed.get(tp, 0) for tp in partitions if ends[tp] - committed.get(tp, 0) > 1}
-    return sum(ends[tp] - open_[tp] for tp in _with_records(settings, open_, ends)) if open_ else 0
+    left = {tp: committed.get(tp, 0) for tp in partitions if ends[tp] - committed.get(tp, 0) > 1}
+    open_ = {tp for tp in left if stable[tp] < ends[tp]}
+    found = open_ | _with_records(settings, {tp: left[tp] for tp in left if tp not in open_}, ends)
+    return sum(ends[tp] - left[tp] for tp in found)
 
 
 def _exists(client: Any, group: str) -> bool:
@@ -661,6 +665,8 @@ def _exists(client: Any, group: str) -> bool:
 
 
 def _with_records(settings: KafkaSettings, starts: Mapping[Any, int], ends: Mapping[Any, int]) -> set[Any]:
+    if not starts:
+        return set()
     reader = consumer(settings, "look")
     found: set[Any] = set()
     try:

@@ -257,6 +257,35 @@ def test_groups_tell_how_far_behind_they_are(configured, settings: KafkaSettings
     assert found_by(configured())[f"group {group}"] == ("ok", "nobody is at work in it, 0 offsets behind")
 
 
+def test_what_stands_behind_an_open_transaction_is_unread(settings: KafkaSettings, client: Any) -> None:
+    made_with(client, settings, RAW, 1)
+    topic, group = settings.prefix + RAW, settings.prefix + "readers"
+
+    def unread() -> int:
+        return brokers.unread(settings, group, [topic])
+
+    producers = [
+        KafkaProducer(bootstrap_servers=settings.bootstrap_servers, transactional_id=group + name) for name in "ab"
+    ]
+    for one in producers:
+        one.init_transactions()
+        one.begin_transaction()
+        one.send(topic, b"a record", partition=0).get(10)
+    producers[1].commit_transaction()
+    assert unread() == 3  # the record left open, one behind it that nobody gets to see yet, and the end of its transaction
+    producers[0].abort_transaction()
+    assert unread() == 4
+    for one in producers:
+        one.close()
+    reader = brokers.consumer(settings, "look", group_id=group)
+    try:
+        reader.assign([TopicPartition(topic, 0)])
+        reader.commit({TopicPartition(topic, 0): OffsetAndMetadata(2, "", -1)})
+    finally:
+        reader.close()
+    assert unread() == 0  # two markers: there is no record in them
+
+
 def test_clickhouse_is_looked_at(configured, clickhouse: ClickHouse) -> None:
     server = ClickHouseSettings(hosts=clickhouse.address, allow_older=True)
 
