@@ -620,7 +620,9 @@ def _group_state(client: Any, state: str, topics: Collection[str], committed: Ma
     )
 
 
-def _offsets(client: Any, partitions: Collection[Any], which: Any, isolation: str = "read_uncommitted") -> dict[Any, int]:
+def _offsets(
+    client: Any, partitions: Collection[Any], which: Any, isolation: str = "read_uncommitted"
+) -> dict[Any, int]:
     if not partitions:
         return {}
     found = client.list_partition_offsets(dict.fromkeys(partitions, which), isolation_level=isolation)

@@ -272,7 +272,7 @@ def test_what_stands_behind_an_open_transaction_is_unread(settings: KafkaSetting
         one.begin_transaction()
         one.send(topic, b"a record", partition=0).get(10)
     producers[1].commit_transaction()
-    assert unread() == 3  # the record left open, one behind it that nobody gets to see yet, and the end of its transaction
+    assert unread() == 3  # the record left open; one behind it, unseen as yet, and the end of its transaction
     producers[0].abort_transaction()
     assert unread() == 4
     for one in producers:
