@@ -28,6 +28,8 @@ from pipeline.settings import KafkaSettings, duration_ms
 
 SLICE_BYTES = 8 << 20
 """Bytes of one partition that are processed and committed together: a transaction must be done within its ten seconds."""
+BLOCK_FETCHES = 12
+"""Fetches taken together at most, each of one partition and at most ``consumer_max_fetch_size``; as many wait behind them."""
 BLOCK_SECONDS = 0.05
 """How long a block waits for further records."""
 DRAIN_SECONDS = 15.0
@@ -99,13 +101,16 @@ class FaustWorker:
             topic_disable_leader=True,
             web_enabled=False,
             stream_wait_empty=False,
-            stream_buffer_maxsize=self._stage.block_records,
+            broker_max_poll_records=self._stage.block_records,
+            stream_buffer_maxsize=BLOCK_FETCHES,
             datadir="/nonexistent",
             loghandlers=[],
         )
         app.conf.web_tables_enabled = False
         app.transport = faust_transport.CommittedTransport(app.conf.broker, app, loop=app.loop)
-        topic = app.topic(self._names.topic(self._stage.topic), key_serializer="raw", value_serializer="raw")
+        topic = app.topic(
+            self._names.topic(self._stage.topic), key_serializer="raw", value_serializer="raw", acks=False
+        )
         app.agent(topic, concurrency=1, name=self._stage.name)(self._work)
         app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]
         app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]
@@ -227,7 +232,7 @@ class FaustWorker:
     # -- blocks ----------------------------------------------------------------------------------------------------
 
     async def _work(self, stream: Any) -> None:
-        async for events in stream.noack_take(self._stage.block_records, within=BLOCK_SECONDS):
+        async for events in stream.noack_take(BLOCK_FETCHES, within=BLOCK_SECONDS):
             if self._ended.is_set():
                 return
             try:
@@ -237,8 +242,6 @@ class FaustWorker:
             except Exception as error:
                 self._fail(error)
                 await asyncio.sleep(3600)  # nothing may follow; the process ends
-            for event in events:
-                await stream.ack(event)
 
     async def _process(self, events: Sequence[Any]) -> None:
         blocks: dict[int, list[Record]] = {}
@@ -246,8 +249,7 @@ class FaustWorker:
         for event in events:
             if event.message.generation_id != self._app.consumer_generation_id:
                 continue  # since then Faust has gone back to what is committed, and brings it again
-            record = _record(event.message)
-            blocks.setdefault(record.partition, []).append(record)
+            blocks.setdefault(event.message.partition, []).extend(map(_record, event.message.records))
         await asyncio.gather(*(self._process_block(partition, block) for partition, block in blocks.items()))
 
     async def _process_block(self, partition: int, records: list[Record]) -> None:
@@ -316,7 +318,7 @@ def _record(message: Any) -> Record:
         message.key,
         message.value or b"",
         record_version(message.headers),
-        int(message.timestamp * 1000),
+        message.timestamp,
     )
 
 
