@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc
 
-from pipeline.detection.tally import NOT_EXPOSURE, Entry
+from pipeline.detection.tally import NOT_EXPOSURE, Row
 from schemas.signal import Concentration, DriverShare
 from schemas.vocabulary import Dimension
 
@@ -22,11 +22,11 @@ MARGIN_OF_CARRIER = 0.15
 """Enough to clear all lots of a product of late deliveries: it is their common excess, so it has more voices to judge by."""
 CHANCE = 0.05
 
-DIMENSIONS: dict[Dimension, Callable[[Entry], str]] = {
-    "carrier": lambda entry: entry.carrier,
-    "region": lambda entry: entry.region,
-    "channel": lambda entry: entry.channel,
-    "version": lambda entry: entry.version,
+DIMENSIONS: dict[Dimension, Callable[[Row], str]] = {
+    "carrier": lambda row: row.carrier,
+    "region": lambda row: row.region,
+    "channel": lambda row: row.channel,
+    "version": lambda row: row.version,
 }
 
 
@@ -58,29 +58,27 @@ def driver(dimension: Dimension, members: Sequence[Member], margin: float = MARG
     return DriverShare(dimension, members[top].value, float(excess[top]), float(share[top])), clear
 
 
-def by_value(
-    entries: Iterable[Entry], type_index: int, value_of: Callable[[Entry], str], expected: float
-) -> list[Member]:
-    """The values of a dimension among entries; what was expected is shared out by their exposure. Ordered by value.
+def by_value(rows: Iterable[Row], type_index: int, value_of: Callable[[Row], str], expected: float) -> list[Member]:
+    """The values of a dimension among rows; what was expected is shared out by their exposure. Ordered by value.
 
     The exposure is mentions that do not object to the type: those that do would hide the very share that is looked for.
-    Half a mention is added to each, and entries whose value is unknown say nothing about the dimension.
+    Half a mention is added to each, and rows whose value is unknown say nothing about the dimension.
     """
     mentions: Counter[str] = Counter()
     objecting: Counter[str] = Counter()
-    for entry in entries:
-        value = value_of(entry)
-        if value and not entry.dead and not entry.flags & NOT_EXPOSURE:
-            objects = entry.objects_to(type_index)
-            objecting[value] += objects
-            mentions[value] += not objects
+    for row in rows:
+        value = value_of(row)
+        if value and row.count and not row.flags & NOT_EXPOSURE:
+            objects = row.objects_to(type_index)
+            objecting[value] += row.count * objects
+            mentions[value] += row.count * (not objects)
     exposure = {value: mentions[value] + 0.5 for value in sorted(objecting)}
     total = sum(exposure.values())
     return [Member(value, objecting[value], expected * part / total, part) for value, part in exposure.items()]
 
 
 def concentration(
-    own: Sequence[Entry],
+    own: Sequence[Row],
     type_index: int,
     expected: float,
     lot: str,
@@ -90,7 +88,7 @@ def concentration(
     """The verdict on one excess.
 
     Args:
-        own: the unit's entries in the window.
+        own: the unit's rows in the window.
         type_index: what they object to.
         expected: voices expected of the unit in the window.
         lot: of the unit; a version of the same name is not another dimension.
@@ -113,20 +111,20 @@ def concentration(
     return Concentration(best.dimension, best.value, shares)
 
 
-def held_by_one_lot(entries: Iterable[Entry], type_index: int, expected: float) -> bool:
+def held_by_one_lot(rows: Iterable[Row], type_index: int, expected: float) -> bool:
     """Whether one lot of one product explains the excess of a subject that is no product."""
     members = by_value(
-        entries,
+        rows,
         type_index,
-        lambda entry: f"{entry.product_id}\x1f{entry.product_batch_id}" if entry.product_id else "",
+        lambda row: f"{row.product_id}\x1f{row.product_batch_id}" if row.product_id else "",
         expected,
     )
     return _explains(driver("batch", members))
 
 
-def held_by_one_carrier(entries: Iterable[Entry], type_index: int, expected: float, siblings: Sequence[Member]) -> bool:
+def held_by_one_carrier(rows: Iterable[Row], type_index: int, expected: float, siblings: Sequence[Member]) -> bool:
     """Whether a carrier explains the excess of all lots of a product, and none of the lots does."""
-    carrier = driver("carrier", by_value(entries, type_index, DIMENSIONS["carrier"], expected), MARGIN_OF_CARRIER)
+    carrier = driver("carrier", by_value(rows, type_index, DIMENSIONS["carrier"], expected), MARGIN_OF_CARRIER)
     return _explains(carrier) and not _explains(driver("batch", siblings))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pipeline.detection.tally import NEVER_OPENS, Entry
+from pipeline.detection.tally import NEVER_OPENS, Entry, Row
 from schemas.signal import Evidence
 
 MOST = 5
@@ -27,9 +27,11 @@ def strongest(entries: Iterable[Entry], type_index: int) -> list[Evidence]:
     return chosen
 
 
-def opening(entries: Iterable[Entry], type_index: int) -> list[Entry]:
+def opening(rows: Iterable[Row], type_index: int) -> list[Entry]:
     """The voices against a type that may open a spike."""
-    return [entry for entry in entries if entry.objects_to(type_index) and not entry.flags & NEVER_OPENS]
+    return [
+        row for row in rows if isinstance(row, Entry) and row.objects_to(type_index) and not row.flags & NEVER_OPENS
+    ]
 
 
 def historic(entries: Iterable[Entry], horizon_ms: int) -> bool:

@@ -9,7 +9,7 @@ from pipeline.detection import state
 from pipeline.detection.exposure import Lot
 from pipeline.detection.knowledge import Knowledge
 from pipeline.detection.lifecycle import OpenSignal
-from pipeline.detection.tally import Entry, OpenStep
+from pipeline.detection.tally import Entry, OpenStep, Traits
 from pipeline.errors import TerminalError
 from schemas.policy import DetectionPolicy
 
@@ -27,7 +27,7 @@ class Snapshot:
         """As it was last written: a new one is another object."""
         self._catalogue_chunks = 0
         self._table_chunks: dict[int, int] = {}
-        self._entry_records: dict[int, list[int]] = {}
+        self._row_records: dict[int, list[bytes]] = {}
         self._void_chunks: dict[int, int] = {}
         self._sequence = 0
         self._upcast: list[state.Change] = []
@@ -68,10 +68,10 @@ class Snapshot:
         )
 
     def _gone_steps(self) -> list[state.Change]:
-        """Records of entries whose step is final, and of tables that have become history."""
+        """Records of rows whose step is final, and of tables that have become history."""
         changes: list[state.Change] = []
-        for index in [index for index in self._entry_records if index not in self.known.tally.steps]:
-            changes += ((_entries_key(index, number), None) for number in self._entry_records.pop(index))
+        for index in [index for index in self._row_records if index not in self.known.tally.steps]:
+            changes += ((key, None) for key in self._row_records.pop(index))
         for index in [index for index in self._table_chunks if index not in self.known.tables]:
             changes += ((state.table_key(index, chunk), None) for chunk in range(self._table_chunks.pop(index)))
         return changes
@@ -108,14 +108,21 @@ class Snapshot:
         for index, open_step in sorted(tally.steps.items()):
             unsaved = [entry for entry in open_step.unsaved if not entry.dead]
             open_step.unsaved.clear()
-            for piece in state.pieces(unsaved):
-                self._sequence += 1
-                self._entry_records.setdefault(index, []).append(self._sequence)
-                changes.append((_entries_key(index, self._sequence), piece))
+            calm = state.portions(open_step.unsaved_calm)
+            open_step.unsaved_calm.clear()
+            for kind, pieces in ((b"e", state.pieces(unsaved)), (b"q", state.pieces(calm))):
+                changes += ((self._rows_key(kind, index), piece) for piece in pieces)
         for tag in sorted(tally.unsaved_voids):
             changes += self._void_changes(tag)
         tally.unsaved_voids.clear()
         return changes
+
+    def _rows_key(self, kind: bytes, step: int) -> bytes:
+        """Key of the next record of rows of a step."""
+        self._sequence += 1
+        key = kind + state.number(step) + state.number(self._sequence)
+        self._row_records.setdefault(step, []).append(key)
+        return key
 
     def _void_changes(self, tag: int) -> list[state.Change]:
         voids = [(mention, void[0]) for mention, void in sorted(self.known.tally.voids.items()) if void[1] == tag]
@@ -208,12 +215,21 @@ class Snapshot:
             self._void_chunks[_number(key[:8])] = max(self._void_chunks.get(_number(key[:8]), 0), _number(key[8:]) + 1)
         for key, value in sorted(by_kind.get(b"e", {}).items()):
             index = _number(key[:8])
-            self._entry_records.setdefault(index, []).append(_number(key[8:]))
+            self._hold(index, b"e" + key)
             for entry in state.decode(value, list[Entry]):
                 tally.restore(entry, index)
-            tally.steps.setdefault(index, OpenStep()).unsaved.clear()
+        for key, value in sorted(by_kind.get(b"q", {}).items()):
+            index = _number(key[:8])
+            self._hold(index, b"q" + key)
+            for traits, mentions in state.decode(value, list[tuple[Traits, list[str]]]):
+                tally.restore_calm(mentions, traits, index)
         tally.unsaved_voids.clear()
         self._recount()
+
+    def _hold(self, step: int, key: bytes) -> None:
+        """A record of a step: it goes when the step does, even if all of its rows are void."""
+        self._row_records.setdefault(step, []).append(key)
+        self.known.tally.steps.setdefault(step, OpenStep())
 
     def _recount(self) -> None:
         """Count all units of open steps again at the next close: a correction may have been pending for any of them."""
@@ -235,10 +251,6 @@ def _policy_in_force(header: state.Header, policy: DetectionPolicy) -> Detection
             f"detection.step, time_zone: the state has steps of {kept.step} in {kept.time_zone}; put it back, or take a new data_dir"
         )
     return policy
-
-
-def _entries_key(step: int, sequence: int) -> bytes:
-    return b"e" + state.number(step) + state.number(sequence)
 
 
 def _void_key(tag: int, chunk: int) -> bytes:

@@ -14,7 +14,7 @@ from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
 from pipeline.detection.rules import Rules
 from pipeline.detection.scan import CALM, Scan, threshold
-from pipeline.detection.tally import Entry, Tally, UnitKey
+from pipeline.detection.tally import Row, Tally, UnitKey
 from pipeline.detection.units import Units
 from schemas.identity import signal_id
 from schemas.signal import Concentration, Signal
@@ -131,11 +131,11 @@ class Spikes:
             "voices": held.voices,
         }
         if not closing:
-            entries = list(self._entries(held.series[0], scan.step, scan.windows[cell.window]))
-            against = opening(entries, cell.type_index)
+            rows = list(self._rows(held.series[0], scan.step, scan.windows[cell.window]))
+            against = opening(rows, cell.type_index)
             changes["evidence"] = strongest(against, cell.type_index) or held.signal.evidence
             changes["severity"] = max((entry.severity for entry in against), default=held.signal.severity)
-            changes["concentration"] = self._concentration(scan, cell, entries)
+            changes["concentration"] = self._concentration(scan, cell, rows)
         return held.say("closed" if closing else "updated", **changes)
 
     def open(self, scan: Scan, rules: Rules, history: Ints) -> list[Signal]:
@@ -169,10 +169,10 @@ class Spikes:
     ) -> list[Signal]:
         at = (cell.window, cell.row, cell.type_index)
         length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
-        entries = list(self._entries(unit, scan.step, length))
-        if self._explained_elsewhere(unit, scan, cell, entries):
+        rows = list(self._rows(unit, scan.step, length))
+        if self._explained_elsewhere(unit, scan, cell, rows):
             return []
-        against = opening(entries, cell.type_index)
+        against = opening(rows, cell.type_index)
         observed, start = int(scan.voices[at]), rules.steps.start(scan.step)
         kind: SubjectKind = unit[0]  # type: ignore[assignment]
         signal = Signal(
@@ -198,7 +198,7 @@ class Spikes:
             window=length,
             p_value=p_value,
             voices=observed,
-            concentration=self._concentration(scan, cell, entries),
+            concentration=self._concentration(scan, cell, rows),
             evidence=strongest(against, cell.type_index),
             opening_state=_opening_state(scan, cell, limit),
             versions=rules.versions,
@@ -206,7 +206,7 @@ class Spikes:
         self._signals.add(OpenSignal(signal, voices=observed))
         return [signal]
 
-    def _explained_elsewhere(self, unit: UnitKey, scan: Scan, cell: Cell, entries: Sequence[Entry]) -> bool:
+    def _explained_elsewhere(self, unit: UnitKey, scan: Scan, cell: Cell, rows: Sequence[Row]) -> bool:
         """Whether the excess is another subject's: one lot's for a carrier, region or channel; a carrier's for a lot.
 
         A failing carrier makes every lot that it delivers look late: where a carrier explains the excess of `delivery`
@@ -214,32 +214,32 @@ class Spikes:
         """
         if unit[0] != "product":
             return held_by_one_lot(
-                entries, cell.type_index, float(scan.expected.mean[cell.window, cell.row, cell.type_index])
+                rows, cell.type_index, float(scan.expected.mean[cell.window, cell.row, cell.type_index])
             )
         if cell.type_index != DELIVERY:
             return False
         siblings = self._siblings(scan, cell)
         length = scan.windows[cell.window]
         members = self._units.members[int(self._units.subject[scan.slots[cell.row]])]
-        everyone = (entry for member in members for entry in self._entries(member, scan.step, length))
+        everyone = (row for member in members for row in self._rows(member, scan.step, length))
         return held_by_one_carrier(everyone, DELIVERY, sum(member.expected for member in siblings), siblings)
 
     def _unit(self, slot: int) -> UnitKey:
         kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
         return kind, subject_id, lot
 
-    def _entries(self, unit: UnitKey, step: int, length: int) -> Iterator[Entry]:
-        """The unit's live entries in a window, as far as they are still held."""
+    def _rows(self, unit: UnitKey, step: int, length: int) -> Iterator[Row]:
+        """The unit's live rows in a window, as far as they are still held."""
         for index in range(step - length + 1, step + 1):
             open_step = self._tally.steps.get(index)
             if open_step is not None:
-                yield from (entry for entry in open_step.units.get(unit, ()) if not entry.dead)
+                yield from (row for row in open_step.units.get(unit, ()) if row.count)
 
-    def _concentration(self, scan: Scan, cell: Cell, entries: Sequence[Entry]) -> Concentration:
+    def _concentration(self, scan: Scan, cell: Cell, rows: Sequence[Row]) -> Concentration:
         unit = self._unit(int(scan.slots[cell.row]))
         expected = _number(scan.expected.mean[cell.window, cell.row, cell.type_index])
         siblings = self._siblings(scan, cell) if unit[0] == "product" else []
-        return concentration(entries, cell.type_index, expected, unit[2], siblings, {unit[0]: True})
+        return concentration(rows, cell.type_index, expected, unit[2], siblings, {unit[0]: True})
 
     def _siblings(self, scan: Scan, cell: Cell) -> list[Member]:
         """The product's lots in the same window, those measured like this one, in the order of their names."""

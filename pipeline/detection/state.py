@@ -10,6 +10,7 @@ s     subject key                                     history and usual activity
 m     unit key                                        grave entries of final steps
 t     step, chunk number                              a closed step's counts and published revisions
 e     step, sequence number                           entries of a step that is not final, appended as they came
+q     step, sequence number                           mentions with calm rows in such a step, by what they count by
 v     tag, chunk number                               voids that may be forgotten with step ``tag``
 g     signal id                                       an open signal
 ====  ==============================================  =======================================================
@@ -18,7 +19,7 @@ All records are of the header's format, which is raised with any change of what 
 them (open signals, the policy) included. An older format is brought up to date when it is read, and written back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,12 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detection.counts import CELLS, StepTable
-from pipeline.detection.tally import TYPES, UnitKey
+from pipeline.detection.tally import TYPES, Entry, Traits, UnitKey
 from pipeline.detection.units import SubjectKey, Units
 from pipeline.errors import TerminalError
 from schemas.policy import DetectionPolicy
 
-FORMAT = 2
+FORMAT = 3
 """Version of the state that is written. A newer one is refused, an older one brought up to date by `UPCASTERS`."""
 CHUNK = 1000
 """Rows, entries, voids or lots a record at most …"""
@@ -76,6 +77,11 @@ def _cut(rows: list[T], made: list[bytes]) -> None:
     _cut(rows[middle:], made)
 
 
+def portions(calm: Mapping[Traits, list[str]]) -> list[tuple[Traits, list[str]]]:
+    """The mentions of calm rows in lists of at most `CHUNK`."""
+    return [(traits, ids[at : at + CHUNK]) for traits, ids in calm.items() for at in range(0, len(ids), CHUNK)]
+
+
 def number(value: int) -> bytes:
     """Eight bytes that sort like the number."""
     return (value + (1 << 63)).to_bytes(8, "big")
@@ -114,7 +120,23 @@ def _name_row_versions(records: Records) -> Records:
     return {**records, HEADER_KEY: encode([2, *fields, ""])}
 
 
-UPCASTERS: dict[int, Callable[[Records], Records]] = {1: _name_row_versions}
+def _part_calm_rows(records: Records) -> Records:
+    """2 to 3: rows that object to nothing are no entries any more."""
+    changed: Records = {}
+    for key, value in records.items():
+        if key[:1] == b"e":
+            entries = decode(value, list[Entry])
+            calm: dict[Traits, list[str]] = {}
+            for entry in entries:
+                if not entry.speaks:
+                    calm.setdefault(entry.traits, []).append(entry.mention_id)
+            changed[key] = encode([entry for entry in entries if entry.speaks])
+            changed[b"q" + key[1:]] = encode(list(calm.items()))
+    _, *fields = decode(records[HEADER_KEY], list[Any])
+    return {**records, **changed, HEADER_KEY: encode([3, *fields])}
+
+
+UPCASTERS: dict[int, Callable[[Records], Records]] = {1: _name_row_versions, 2: _part_calm_rows}
 """Format n → what makes all records of format n + 1 of those of format n; what it is given stays as it is."""
 
 

@@ -41,6 +41,20 @@ HARM = 4
 """Severity of harm: one such voice opens a signal."""
 
 
+class Traits(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a row that objects to nothing counts by."""
+
+    unit: UnitKey
+    revision: int
+    product_id: str
+    product_batch_id: str
+    flags: int
+    version: str
+    carrier: str
+    region: str
+    channel: str
+
+
 class Entry(msgspec.Struct, array_like=True, gc=False):
     """One scored row as far as detection needs it; ``types`` and ``flags`` are bit sets, times ms UTC."""
 
@@ -66,6 +80,13 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     channel: str
     quotes: tuple[str, ...] = ()
     dead: bool = False
+    step: int = 0
+    """Number of the base step that it is counted in, as long as that is not final."""
+
+    @property
+    def count(self) -> int:
+        """Live rows that it stands for."""
+        return not self.dead
 
     @property
     def unit(self) -> UnitKey:
@@ -74,9 +95,29 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
         return (self.subject_kind, self.subject_id, lot)
 
     @property
+    def traits(self) -> Traits:
+        """What it counts by if it objects to nothing."""
+        return Traits(
+            self.unit,
+            self.revision,
+            self.product_id,
+            self.product_batch_id,
+            self.flags,
+            self.version,
+            self.carrier,
+            self.region,
+            self.channel,
+        )
+
+    @property
     def grave(self) -> bool:
         """Whether the severity path looks at it."""
         return self.severity >= DANGER and self.primary and not self.flags & NOT_A_VOICE
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is a voice against anything, or grave; else it only adds to counts."""
+        return self.types != 0 or self.grave
 
     def objects_to(self, type_index: int) -> bool:
         """Whether this is a voice against that type."""
@@ -88,6 +129,33 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
             return ""
         position = (self.types & ((1 << type_index) - 1)).bit_count()
         return self.quotes[min(position, len(self.quotes) - 1)]
+
+
+class Calm(msgspec.Struct, gc=False):
+    """The rows of one step that object to nothing and are alike in all that they count by.
+
+    They are nine of ten, and days of them are held: each as an entry of its own would take five times the memory.
+    """
+
+    step: int
+    unit: UnitKey
+    revision: int
+    product_id: str
+    product_batch_id: str
+    flags: int
+    version: str
+    carrier: str
+    region: str
+    channel: str
+    count: int = 0
+    """Live rows that it stands for."""
+
+    def objects_to(self, type_index: int) -> bool:
+        """Never."""
+        return False
+
+
+Row = Entry | Calm
 
 
 def entry_of(row: ScoredRow) -> Entry:
@@ -205,20 +273,18 @@ class UnitTally(NamedTuple):
     """The same without what was observed undated or backfilled: what may open a spike."""
 
 
-def tabulate(entries: Iterable[Entry]) -> UnitTally:
-    """Add up one unit's entries of one step."""
+def tabulate(rows: Iterable[Row]) -> UnitTally:
+    """Add up one unit's rows of one step."""
     mentions = organic = quiet = known = 0
     objecting: list[Entry] = []
-    for entry in entries:
-        if entry.dead:
-            continue
-        flags = entry.flags
-        mentions += 1
-        organic += not flags & NOT_EXPOSURE
-        quiet += bool(flags & QUIET)
-        known += entry.product_batch_id != ""
-        if entry.types:
-            objecting.append(entry)
+    for row in rows:
+        count, flags = row.count, row.flags
+        mentions += count
+        organic += count * (not flags & NOT_EXPOSURE)
+        quiet += count * bool(flags & QUIET)
+        known += count * (row.product_batch_id != "")
+        if isinstance(row, Entry) and row.types and count:
+            objecting.append(row)
     if not objecting:
         return UnitTally(mentions, organic, quiet, known, 0, _NO_VOICES, _NO_VOICES)
     every = _voices_by_type(objecting)
@@ -242,18 +308,23 @@ def _voices_by_type(objecting: list[Entry]) -> tuple[int, ...]:
 
 
 class OpenStep:
-    """The entries of one step that is not final."""
+    """The rows of one step that is not final."""
 
-    __slots__ = ("dirty", "severe", "units", "unsaved")
+    __slots__ = ("calm", "dirty", "mentions", "severe", "units", "unsaved", "unsaved_calm")
 
     def __init__(self) -> None:
-        self.units: dict[UnitKey, list[Entry]] = {}
+        self.units: dict[UnitKey, list[Row]] = {}
+        self.calm: dict[Traits, Calm] = {}
         self.severe: list[Entry] = []
         """Entries that may take the severity path."""
+        self.mentions: list[str] = []
+        """Mentions with a row in it, or that had one."""
         self.dirty: set[UnitKey] = set()
-        """Units whose entries changed since they were last tabulated."""
+        """Units whose rows changed since they were last tabulated."""
         self.unsaved: list[Entry] = []
-        """Entries that no state record holds yet."""
+        """Entries that no state record holds yet …"""
+        self.unsaved_calm: dict[Traits, list[str]] = {}
+        """… and mentions with such a calm row."""
 
 
 UNDECIDED = -1
@@ -265,11 +336,11 @@ FURTHEST_AHEAD = 64
 
 
 class Tally:
-    """All live entries of the steps that are not final, by step and unit and by mention."""
+    """All live rows of the steps that are not final, by step and unit and by mention."""
 
     def __init__(self) -> None:
         self.steps: dict[int, OpenStep] = {}
-        self._mentions: dict[str, list[tuple[int, UnitKey, Entry]]] = {}
+        self._mentions: dict[str, tuple[Row, ...]] = {}
         self.voids: dict[str, tuple[int, int]] = {}
         """Mention → revision below which nothing holds, and the step with which the void may be forgotten."""
         self.latest = -(1 << 40)
@@ -284,37 +355,70 @@ class Tally:
             self.void(entry.mention_id, entry.revision)  # an edit ends what was counted before, in whatever unit
         if entry.subject_kind == "product" and not entry.subject_id and entry.severity < HARM:
             return False  # an unknown product has no rate, and takes the severity path with harm only
-        if self.voids:
-            void = self.voids.get(entry.mention_id)
-            if void is not None and entry.revision < void[0]:
-                return False
-        unit = entry.unit
+        if self._is_void(entry.mention_id, entry.revision):
+            return False
         known = self._mentions.get(entry.mention_id)
-        if known is None:
-            self._mentions[entry.mention_id] = [(step, unit, entry)]
+        if known is not None:
+            unit = entry.unit
+            if any(other.unit == unit and other.revision >= entry.revision for other in known):
+                return False
+        entry.step, open_step = step, self._open(step)
+        if entry.speaks:
+            open_step.unsaved.append(entry)
+            self._take(entry, open_step)
         else:
-            for _, taken, other in known:
-                if taken == unit and other.revision >= entry.revision:
-                    return False
-            known.append((step, unit, entry))
-        self._insert(entry, unit, step)
+            traits = entry.traits
+            open_step.unsaved_calm.setdefault(traits, []).append(entry.mention_id)
+            self._count(entry.mention_id, traits, open_step, step)
         return True
 
-    def _insert(self, entry: Entry, unit: UnitKey, step: int) -> None:
+    def restore(self, entry: Entry, step: int) -> None:
+        """Take back in what a state record holds, unless a void has ended it since."""
+        if not self._is_void(entry.mention_id, entry.revision):
+            entry.step = step
+            self._take(entry, self._open(step))
+
+    def restore_calm(self, mention_ids: Iterable[str], traits: Traits, step: int) -> None:
+        """The same of calm rows that are alike."""
+        for mention_id in mention_ids:
+            if not self._is_void(mention_id, traits.revision):
+                self._count(mention_id, traits, self._open(step), step)
+
+    def _is_void(self, mention_id: str, revision: int) -> bool:
+        void = self.voids.get(mention_id) if self.voids else None
+        return void is not None and revision < void[0]
+
+    def _open(self, step: int) -> OpenStep:
         open_step = self.steps.get(step)
         if open_step is None:
             open_step = self.steps[step] = OpenStep()
-        open_step.unsaved.append(entry)
+        return open_step
+
+    def _take(self, entry: Entry, open_step: OpenStep) -> None:
+        """Hold an entry as it is."""
+        self._link(entry.mention_id, entry, open_step)
         if entry.grave:
             open_step.severe.append(entry)
         if entry.subject_kind == "product" and not entry.subject_id:
             return
-        entries = open_step.units.get(unit)
-        if entries is None:
-            open_step.units[unit] = [entry]
-        else:
-            entries.append(entry)
-        open_step.dirty.add(unit)
+        open_step.units.setdefault(entry.unit, []).append(entry)
+        open_step.dirty.add(entry.unit)
+
+    def _count(self, mention_id: str, traits: Traits, open_step: OpenStep, step: int) -> None:
+        """Hold a calm row as one of those that are alike to it."""
+        calm = open_step.calm.get(traits)
+        if calm is None:
+            calm = open_step.calm[traits] = Calm(step, *msgspec.structs.astuple(traits))
+            open_step.units.setdefault(traits.unit, []).append(calm)
+        calm.count += 1
+        self._link(mention_id, calm, open_step)
+        open_step.dirty.add(traits.unit)
+
+    def _link(self, mention_id: str, row: Row, open_step: OpenStep) -> None:
+        known = self._mentions.get(mention_id)
+        self._mentions[mention_id] = (row,) if known is None else (*known, row)
+        if known is None or all(other.step != row.step for other in known):
+            open_step.mentions.append(mention_id)
 
     def void(self, mention_id: str, revision: int, tag: int = UNDECIDED) -> None:
         """What was counted of the mention with a lower revision is void; so is what still comes of it."""
@@ -325,27 +429,24 @@ class Tally:
             self.unsaved_voids.add(void[1])
         self.voids[mention_id] = (revision, tag)
         self.unsaved_voids.add(tag)
-        known = self._mentions.get(mention_id)
-        if known is None:
-            return
-        for step, unit, entry in known:
-            if entry.revision < revision:
-                entry.dead = True
-                if unit in self.steps[step].units:
-                    self.steps[step].dirty.add(unit)
-        alive = [taken for taken in known if not taken[2].dead]
-        if alive:
-            self._mentions[mention_id] = alive
-        else:
-            del self._mentions[mention_id]
+        known = self._mentions.get(mention_id, ())
+        for row in known:
+            if row.revision < revision:
+                if isinstance(row, Entry):
+                    row.dead = True
+                else:
+                    row.count -= 1
+                open_step = self.steps[row.step]
+                if row.unit in open_step.units:
+                    open_step.dirty.add(row.unit)
+        self._keep(mention_id, tuple(row for row in known if row.revision >= revision))
 
-    def restore(self, entry: Entry, step: int) -> None:
-        """Take back in what a state record holds, unless a void has ended it since."""
-        void = self.voids.get(entry.mention_id)
-        if void is None or entry.revision >= void[0]:
-            unit = entry.unit
-            self._mentions.setdefault(entry.mention_id, []).append((step, unit, entry))
-            self._insert(entry, unit, step)
+    def _keep(self, mention_id: str, rows: tuple[Row, ...]) -> None:
+        """These rows of the mention are left."""
+        if rows:
+            self._mentions[mention_id] = rows
+        else:
+            self._mentions.pop(mention_id, None)
 
     def settle_voids(self, step: int) -> None:
         """After a step closed: fix until when the voids before it are needed.
@@ -361,25 +462,14 @@ class Tally:
         self.unsaved_voids.update((UNDECIDED, last))
 
     def forget(self, step: int) -> None:
-        """The step is final: drop its entries."""
+        """The step is final: drop its rows."""
         open_step = self.steps.pop(step, None)
         if open_step is not None:
-            for entries in (*open_step.units.values(), open_step.severe):
-                for entry in entries:
-                    self._unlink(entry)
+            for mention_id in open_step.mentions:
+                self._keep(mention_id, tuple(row for row in self._mentions.get(mention_id, ()) if row.step != step))
 
     def forget_voids(self, final_before: int) -> None:
         """Drop the voids that no step which still takes corrections needs."""
         gone = [mention for mention, (_, tag) in self.voids.items() if tag != UNDECIDED and tag < final_before]
         for mention in gone:
             self.unsaved_voids.add(self.voids.pop(mention)[1])
-
-    def _unlink(self, entry: Entry) -> None:
-        known = self._mentions.get(entry.mention_id)
-        if known is None:
-            return
-        kept = [taken for taken in known if taken[2] is not entry]
-        if kept:
-            self._mentions[entry.mention_id] = kept
-        else:
-            del self._mentions[entry.mention_id]

@@ -112,6 +112,29 @@ def test_a_final_step_leaves_nothing_behind() -> None:
     assert not tally._mentions
 
 
+def test_calm_rows_are_held_together_and_taken_back_one_by_one() -> None:
+    tally = Tally()
+    unit = ("product", "P", "L1")
+    for number in range(100):
+        assert tally.add(entry_of(row(f"m{number}", day(1), carrier="C")), 1)
+    assert not tally.add(entry_of(row("m7", day(1), carrier="C")), 1)
+    assert tally.add(entry_of(row("loud", day(1), "price", carrier="C")), 1)
+    assert len(tally.steps[1].units[unit]) == 2
+    assert tabulate(tally.steps[1].units[unit]).mentions == 101
+    tally.void("m7", 1)
+    tally.void("m7", 2)
+    assert not tally.add(entry_of(row("m7", day(1), carrier="C")), 1)
+    assert tally.add(entry_of(row("m7", day(1), carrier="D", revision=2)), 1)
+    assert not tally.add(entry_of(row("m7", day(2), carrier="D", revision=2)), 2)
+    assert sorted((one.carrier, one.count) for one in tally.steps[1].units[unit]) == [("C", 1), ("C", 99), ("D", 1)]
+    assert tally.add(entry_of(row("m7", day(2), carrier="D", revision=3)), 2)
+    assert tabulate(tally.steps[1].units[unit]).mentions == 100
+    assert tabulate(tally.steps[2].units[unit]).mentions == 1
+    tally.forget(1)
+    tally.forget(2)
+    assert not tally._mentions
+
+
 def test_rows_of_final_steps_are_told_as_too_late() -> None:
     detector = Detector(DAILY)
     detector.absorb(ScoredBlock([row("m1", day(0), "price")]))
