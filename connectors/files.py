@@ -42,6 +42,10 @@ _SAMPLED = 100
 _DEAD_LETTER_PAYLOAD = 16_384
 _SETTLED_SECONDS = 10.0
 """A last line without its line feed is taken once nobody has written for this long."""
+_CHECK_SECONDS = 60.0
+"""How often all of what was read from a growing file is compared; in between its ends are …"""
+_END_BYTES = 1 << 16
+"""… of so many bytes."""
 _BEFORE_ALL_TIME = -(1 << 62)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -117,6 +121,7 @@ class FileSource:
         self._header: list[str] = []
         self._tail: _Read | None = None
         self._reading = False
+        self._begin_digest()
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -188,13 +193,15 @@ class FileSource:
         if self._spool is not None:
             self._spool.close()
         self._spool, self._seen_state, self._tail, self._reading = None, None, None, False
+        self._begin_digest()
 
     def _resume(self, spool: Spool) -> Iterator[SourceItem]:
         cursor = self._cursor
         if not cursor.end:
             return
-        if self._digest(cursor.end) != cursor.digest:
+        if self._digest_grown(cursor.end) != cursor.digest:
             raise self._changed(cursor.end)
+        self._ends = self._digest_ends(cursor.end)
         if cursor.configured != self._configured:
             cursor = self._cursor = msgspec.structs.replace(cursor, delivered=0, configured=self._configured)
         yield from self._scan(spool, 0, cursor)
@@ -206,7 +213,7 @@ class FileSource:
         if state == self._seen_state:
             return False
         before = self._cursor
-        if self._seen_state is not None and before.end and self._digest(before.end) != before.digest:
+        if self._seen_state is not None and before.end and not self._begins_as_before(stat.st_size):
             raise self._changed(before.end)
         spool.empty()
         segment = _Cursor(before.end, 0, 0, "", before.promised, time.time_ns() // 1_000_000, self._configured)
@@ -218,7 +225,8 @@ class FileSource:
             self._tail = None
         if end == before.end:
             return False
-        self._cursor = msgspec.structs.replace(segment, end=end, digest=self._digest(end))
+        self._cursor = msgspec.structs.replace(segment, end=end, digest=self._digest_grown(end))
+        self._ends = self._digest_ends(end)
         return True
 
     def _changed(self, length: int) -> SourceChangedError:
@@ -401,6 +409,21 @@ class FileSource:
                 yield msgspec.structs.replace(one.item, revision=number, backfill=True)
         spool.close()
 
+    def _begin_digest(self) -> None:
+        self._hash, self._hashed = hashlib.blake2b(digest_size=16), 0
+        self._ends, self._checked = "", 0.0
+
+    def _begins_as_before(self, size: int) -> bool:
+        """Whether what was read still stands there: its first and last bytes each time, all of it once a minute.
+
+        All of it each time would be work that grows with the file, however little is appended.
+        """
+        before = self._cursor
+        if size < before.end or time.monotonic() - self._checked > _CHECK_SECONDS:
+            self._checked = time.monotonic()
+            return self._digest(before.end) == before.digest
+        return self._digest_ends(before.end) == self._ends
+
     def _digest(self, length: int) -> str:
         """Hash of the first bytes of the (decompressed) file; of fewer, if it has fewer: another hash."""
         digest = hashlib.blake2b(digest_size=16)
@@ -408,4 +431,21 @@ class FileSource:
             while length > 0 and (data := file.read(min(length, 1 << 20))):
                 digest.update(data)
                 length -= len(data)
+        return digest.hexdigest()
+
+    def _digest_grown(self, length: int) -> str:
+        """The same of a longer beginning than the last time, reading only what has been appended."""
+        with records.open_file(self._path) as file:
+            file.seek(self._hashed)
+            while self._hashed < length and (data := file.read(min(length - self._hashed, 1 << 20))):
+                self._hash.update(data)
+                self._hashed += len(data)
+        return self._hash.hexdigest()
+
+    def _digest_ends(self, length: int) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        with records.open_file(self._path) as file:
+            digest.update(file.read(min(length, _END_BYTES)))
+            file.seek(max(0, length - _END_BYTES))
+            digest.update(file.read(min(length, _END_BYTES)))
         return digest.hexdigest()

@@ -107,6 +107,35 @@ def test_a_changed_beginning_is_a_clear_error(tmp_path: Path) -> None:
         list(source(path).read(cursor))
 
 
+def test_a_changed_middle_is_found_when_all_of_it_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_END_BYTES", 64)
+    rows = [(str(number), "一", "2026-03-01") for number in range(100)]
+    path = csv_file(tmp_path / "a.csv", rows)
+    one = source(path)
+    cursor = last_cursor(list(one.read(None)))
+    csv_file(path, [*rows[:50], ("50", "壹", "2026-03-01"), *rows[51:], ("100", "一", "2026-03-01")])
+    monkeypatch.setattr(files, "_CHECK_SECONDS", 0.0)
+    with pytest.raises(SourceChangedError):
+        list(one.read(cursor))
+
+
+def test_a_growing_file_is_not_read_through_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = csv_file(tmp_path / "a.csv", [("1", "一", "2026-03-01")])
+    one = source(path)
+    cursor = last_cursor(list(one.read(None)))
+    looked: list[int] = []
+    digest = one._digest
+    monkeypatch.setattr(one, "_digest", lambda length: looked.append(length) or digest(length))
+    for number in range(2, 6):
+        with path.open("a") as file:
+            file.write(f"{number},一,2026-03-01\n")
+        cursor = last_cursor(list(one.read(cursor)))
+    assert len(looked) == 1  # the first time; then not for a minute
+    assert digest(path.stat().st_size) == one._digest_grown(path.stat().st_size)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
