@@ -42,7 +42,7 @@ class Memory:
     def keep(self, grave: Iterable[Entry]) -> None:
         """Keep the entries of a step that became final."""
         for entry in grave:
-            if not entry.dead and entry.subject_id:
+            if not entry.dead:
                 unit = series_of(entry)[0]
                 kept = sorted([*self.entries.get(unit, ()), entry], key=_order)
                 self.entries[unit] = kept[-REMEMBERED:]

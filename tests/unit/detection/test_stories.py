@@ -114,6 +114,15 @@ def test_what_opens_a_severe_signal(changes: dict[str, object], signals: int) ->
     assert len(run(Detector(DAILY), [ScoredBlock([harmed]), watermark(3)]).signals) == signals
 
 
+def test_harm_by_an_unknown_product_is_not_taken_back_when_its_step_is_final() -> None:
+    harm = row("m", day(1.5), "product_quality", severity=4, product_id="", subject_id="", product_batch_id="")
+    detector = Detector(DAILY)
+    (opened,) = detector.absorb(ScoredBlock([harm])).signals
+    assert (opened.event, opened.subject_id) == ("opened", "")
+    told = [signal for end in range(2, 30) for signal in detector.absorb(watermark(end)).signals]
+    assert [(signal.event, signal.voices, len(signal.evidence)) for signal in told] == [("closed", 1, 1)]
+
+
 def test_old_harm_is_historic() -> None:
     late = row("m", day(1), "product_quality", severity=4, ingest_time=day(1) + DAILY.alerting_horizon_ms + 1)
     (signal,) = Detector(DAILY).absorb(ScoredBlock([late])).signals
