@@ -14,7 +14,7 @@ import msgspec
 
 from pipeline.detection.steps import Steps
 from pipeline.errors import TransientError
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka_admin
 from pipeline.runtime.connect import connect
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.process import brokers_of, server_engine
@@ -104,7 +104,7 @@ def await_stages(settings: KafkaSettings, stop: threading.Event, say: Callable[[
     for stage, topics in READS.items():
         behind, since = None, time.monotonic()
         while not stop.is_set():
-            now = kafka.unread(settings, names.group(stage), [names.topic(topic) for topic in topics])
+            now = kafka_admin.unread(settings, names.group(stage), [names.topic(topic) for topic in topics])
             if now == 0:
                 break
             if now != behind:

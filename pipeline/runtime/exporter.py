@@ -18,7 +18,7 @@ import msgspec
 from pipeline import metrics
 from pipeline.errors import ConfigurationError, TerminalError, TransientError
 from pipeline.metrics import Reading
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka, kafka_admin
 from pipeline.runtime.health import AdminServer, Health
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.process import PATIENCE_SECONDS, brokers_of
@@ -360,7 +360,7 @@ class StageWatch:
         while not stop.is_set():
             try:
                 with (
-                    kafka.admin(self._settings) as client,
+                    kafka_admin.admin(self._settings) as client,
                     closing(kafka.consumer(self._settings, "exporter-lag", max_poll_records=500)) as reader,
                 ):
                     while not stop.wait(0 if not self._view.stages else LAG_SECONDS):
@@ -378,7 +378,7 @@ class StageWatch:
             client: an admin client.
             reader: a consumer without a group or an assignment.
         """
-        states = kafka.group_states(client, self._inputs)
+        states = kafka_admin.group_states(client, self._inputs)
         offsets = client.list_group_offsets(list(states)) if states else {}
         found = dict.fromkeys(STAGES, StageState(running=False, behind=None, seconds=None))
         for group, state in states.items():

@@ -217,7 +217,7 @@ def _weight(one: Any) -> State:
 
 
 def _groups(client: Any, settings: KafkaSettings) -> Iterator[Finding]:
-    from pipeline.runtime import kafka
+    from pipeline.runtime import kafka, kafka_admin
 
     names = kafka.Names(settings)
     read: dict[str, list[str]] = {}
@@ -225,7 +225,7 @@ def _groups(client: Any, settings: KafkaSettings) -> Iterator[Finding]:
         for stage in spec.consumers:
             if stage not in _WITHOUT_GROUP:
                 read.setdefault(names.group(stage), []).append(names.topic(name))
-    found = kafka.group_states(client, read)
+    found = kafka_admin.group_states(client, read)
     for group in read:
         yield _group(group, found.get(group))
 

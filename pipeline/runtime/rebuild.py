@@ -15,7 +15,7 @@ import msgspec
 from pipeline.detection.rebuild import rebuild
 from pipeline.detection.steps import Steps
 from pipeline.errors import ConfigurationError
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka, kafka_admin
 from pipeline.runtime.catalogues import Catalogues, version_of
 from pipeline.runtime.detect_stage import DetectStage
 from pipeline.runtime.kafka import Names
@@ -54,9 +54,9 @@ def rebuild_state(
     """
     names = Names(brokers)
     scored = names.topic(DetectStage.topic)
-    with kafka.admin(brokers) as client:
+    with kafka_admin.admin(brokers) as client:
         group = names.group(DetectStage.name)
-        state = kafka.group_states(client, {group: [scored]}).get(group)
+        state = kafka_admin.group_states(client, {group: [scored]}).get(group)
     if state is not None and state.members:
         raise ConfigurationError("detect workers are at work: stop all of them first")
     partitions = kafka.partition_count(brokers, scored)

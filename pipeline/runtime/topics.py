@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import ConfigurationError
-from pipeline.runtime import kafka
-from pipeline.runtime.kafka import Cluster, Names, TopicSpec, TopicState
+from pipeline.runtime import kafka, kafka_admin
+from pipeline.runtime.kafka import Names, TopicSpec
+from pipeline.runtime.kafka_admin import Cluster, TopicState
 from pipeline.settings import KafkaSettings
 
 RAW = "mentions.raw.v1"
@@ -74,8 +75,8 @@ class Brokers:
 @contextmanager
 def connected(settings: KafkaSettings) -> Iterator[Any]:
     """An admin client; that no broker can be reached is told within seconds. Errors as ``kafka.errors``."""
-    kafka.reach(settings)
-    with kafka.admin(settings) as client:
+    kafka_admin.reach(settings)
+    with kafka_admin.admin(settings) as client:
         yield client
 
 
@@ -85,7 +86,7 @@ def look(client: Any, settings: KafkaSettings) -> Brokers:
     wanted = {
         names.topic(name): spec.properties(settings.min_insync_replicas) for name, spec in kafka.topic_specs().items()
     }
-    return Brokers(kafka.cluster(client), kafka.topic_states(client, wanted))
+    return Brokers(kafka_admin.cluster(client), kafka_admin.topic_states(client, wanted))
 
 
 def differences(settings: KafkaSettings) -> list[Difference]:
@@ -226,7 +227,7 @@ def _make(client: Any, seen: Brokers, settings: KafkaSettings, found: list[Diffe
         for name, spec in kafka.topic_specs().items()
         if (topic := names.topic(name)) in missing
     }
-    made = kafka.make_topics(client, wanted) if wanted else set()
+    made = kafka_admin.make_topics(client, wanted) if wanted else set()
     for topic, state in wanted.items():
         size = f"{_counted(state.partitions, 'partition')} of {_counted(state.replicas, 'replica')}"
         yield f"{topic}: made, {size}" if topic in made else f"{topic}: made by another process meanwhile"
@@ -235,7 +236,7 @@ def _make(client: Any, seen: Brokers, settings: KafkaSettings, found: list[Diffe
 def _grow(client: Any, settings: KafkaSettings, found: list[Difference]) -> Iterator[str]:
     for one in found:
         if one.what == "partitions" and one.doer == "topics":
-            added = kafka.add_partitions(client, one.topic, int(one.wanted))
+            added = kafka_admin.add_partitions(client, one.topic, int(one.wanted))
             yield f"{one.topic}: partitions {one.found} → {one.wanted}{'' if added else ', by another process'}"
 
 
@@ -246,7 +247,7 @@ def _configure(client: Any, settings: KafkaSettings, found: list[Difference]) ->
         stated = spec.properties(settings.min_insync_replicas)
         differing = [one for one in found if one.topic == topic and one.doer == "topics" and one.what in stated]
         if differing:
-            kafka.set_topic_config(client, topic, {one.what: stated[one.what] for one in differing})
+            kafka_admin.set_topic_config(client, topic, {one.what: stated[one.what] for one in differing})
         for one in differing:
             yield f"{topic}: {one.what} {one.found} → {one.wanted}"
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from pipeline import metrics
 from pipeline.errors import ConfigurationError, TransientError
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka, kafka_admin
 from pipeline.runtime.catalogues import Catalogues
 from pipeline.runtime.health import Health
 from pipeline.runtime.kafka import Names
@@ -49,7 +49,7 @@ def _faust(
     def count(topic: str) -> int:
         return _patiently(lambda: kafka.partition_count(brokers, names.topic(topic)), stop, health)
 
-    _patiently(lambda: kafka.check_rights(brokers, stage), stop, health)
+    _patiently(lambda: kafka_admin.check_rights(brokers, stage), stop, health)
     if stage == "score":
         run_worker(
             brokers,
@@ -81,7 +81,7 @@ def _store(settings: Settings, brokers: KafkaSettings, stop: threading.Event, he
 
     engine = server_engine(settings)
     try:
-        _patiently(lambda: kafka.check_rights(brokers, "store"), stop, health)
+        _patiently(lambda: kafka_admin.check_rights(brokers, "store"), stop, health)
         while not stop.is_set():
             try:
                 store = Store(brokers, engine)

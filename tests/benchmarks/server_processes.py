@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.servers.servers import ClickHouse, Kafka
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka_admin
 from pipeline.runtime.topics import create
 from pipeline.storage.clickhouse import ServerEngine
 from tests.support.old_server import make_tables
@@ -72,7 +72,7 @@ def begin_anew(system: System, stage: str) -> None:
     """Have a stage forget what it has read and what it knows; none of its workers may run."""
     settings = system.settings.kafka
     assert settings is not None
-    with kafka.admin(settings) as client:
+    with kafka_admin.admin(settings) as client:
         group = system.names.group(stage)
         if any(one["group_id"] == group for one in client.list_groups()):
             client.delete_groups([group])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.runtime import kafka
-from pipeline.runtime.kafka import TopicState
+from pipeline.runtime import kafka, kafka_admin
+from pipeline.runtime.kafka_admin import TopicState
 from pipeline.settings import KafkaSettings
 from schemas.codec import TOPICS, decode
 from schemas.scored import ScoredBlock
@@ -96,8 +96,8 @@ def workers(system: System, servers: Servers, stage: str, number: int, target: f
 def agent(system: System, servers: Servers, kind: str, target: float) -> Rate:
     """An agent of ``faust_agents`` on the same topic, from its beginning until it has passed on so many."""
     settings, out = brokers_of(system), system.names.topic("bench.passed")
-    with kafka.admin(settings) as client:
-        kafka.make_topics(client, {out: TopicState(PARTITIONS, 1)})
+    with kafka_admin.admin(settings) as client:
+        kafka_admin.make_topics(client, {out: TopicState(PARTITIONS, 1)})
     group = f"{kind}-{time.monotonic_ns()}"
     command = [sys.executable, str(Path(__file__).with_name("faust_agents.py"))]
     process = Process(

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.errors import TransientError
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka_admin
 from pipeline.runtime.bootstrap import READS
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.topics import create
@@ -157,7 +157,7 @@ class System:
         assert self.settings.kafka is not None
         topics = [self.names.topic(topic) for topic in READS[stage]]
         try:
-            return kafka.unread(self.settings.kafka, self.names.group(stage), topics)
+            return kafka_admin.unread(self.settings.kafka, self.names.group(stage), topics)
         except TransientError:
             return None
 

@@ -14,6 +14,7 @@ from stored import EVENT_TIME
 from system import System
 
 from pipeline.runtime import kafka as brokers
+from pipeline.runtime import kafka_admin
 from pipeline.storage.clickhouse import ServerEngine
 from schemas.codec import encode
 from schemas.mention import Mention
@@ -82,11 +83,11 @@ def test_more_workers_than_partitions(tmp_path: Path, kafka: Kafka, clickhouse: 
     system, engine = make("narrow", clickhouse)
     assert system.settings.kafka is not None
     names, specs = system.names, brokers.topic_specs()
-    with brokers.admin(system.settings.kafka) as client:
+    with kafka_admin.admin(system.settings.kafka) as client:
         narrow = {
-            names.topic(name): brokers.TopicState(1, 1, config=spec.properties(1)) for name, spec in specs.items()
+            names.topic(name): kafka_admin.TopicState(1, 1, config=spec.properties(1)) for name, spec in specs.items()
         }
-        brokers.make_topics(client, narrow)
+        kafka_admin.make_topics(client, narrow)
     for stage in ("score", "detect", "store"):
         for number in (1, 2):
             system.start_stage(stage, f"{stage}-{number}")

@@ -12,6 +12,7 @@ from servers import Kafka
 
 from pipeline.errors import ConfigurationError, TerminalError
 from pipeline.runtime import kafka as brokers
+from pipeline.runtime import kafka_admin
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.kafka_checkpoint import Claims, KafkaCheckpoint
 from pipeline.runtime.stage import Output
@@ -132,8 +133,8 @@ class TestKafkaCheckpoint(CheckpointContract):
         checkpoint.commit(["one"], [], 5)
         with pytest.raises(TerminalError, match=r"a record of 1100000 bytes, .* is larger than any may be"):
             checkpoint.commit(["x" * 1_100_000], [(b"a", b"1")], 6)
-        with brokers.admin(settings) as client:
-            brokers.set_topic_config(client, Names(settings).topic("signals.v1"), {"max.message.bytes": "20000"})
+        with kafka_admin.admin(settings) as client:
+            kafka_admin.set_topic_config(client, Names(settings).topic("signals.v1"), {"max.message.bytes": "20000"})
         with pytest.raises(ConfigurationError, match=r"max.message.bytes is below 1048588, which .* shows"):
             checkpoint.commit(["x" * 50_000], [(b"a", b"1")], 6)
         again = open_checkpoint()

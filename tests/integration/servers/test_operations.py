@@ -14,6 +14,7 @@ from streams import source, write_catalogue, write_hard
 from system import System
 
 from pipeline.runtime import kafka as brokers
+from pipeline.runtime import kafka_admin
 from pipeline.runtime.replay import republish
 from pipeline.storage.clickhouse import ServerEngine
 from pipeline.storage.dead_letters import Asked
@@ -97,7 +98,7 @@ def test_a_history_is_loaded_scored_anew_and_survives_the_loss_of_its_state(
     assert system.processes.pop("detect").stop() == 0
     assert system.settings.kafka is not None
     state = system.names.topic("state.detect.v1")
-    with brokers.admin(system.settings.kafka) as client:
+    with kafka_admin.admin(system.settings.kafka) as client:
         client.delete_topics([state])
     system.wait(20, until=lambda: "made" in system.run("topics"))
     assert "12 partitions rebuilt" in system.run("rebuild")

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from clickhouse_driver import Client
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import (
+from kafka_admin.admin import (
     ACL,
     ACLFilter,
     ACLOperation,
@@ -37,7 +37,7 @@ from system import Process, System
 from connectors.catalogue import read_catalogue
 from connectors.publish import Published, Publisher
 from pipeline.errors import ConfigurationError, TransientError
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka, kafka_admin
 from pipeline.runtime.bootstrap import READS, bootstrap
 from pipeline.runtime.catalogues import Catalogues
 from pipeline.runtime.detect_stage import DetectStage
@@ -196,7 +196,7 @@ class Secured:
         names, until = Names(self.plain()), time.monotonic() + 60
         for stage in stages:
             topics = [names.topic(topic) for topic in READS[stage]]
-            while kafka.unread(self.plain(), names.group(stage), topics):
+            while kafka_admin.unread(self.plain(), names.group(stage), topics):
                 assert time.monotonic() < until, systems[stage].tail(stage)
                 time.sleep(0.2)
 
@@ -260,7 +260,7 @@ def test_least_rights_are_enough_and_no_secret_leaks(secured: Secured) -> None:
 def watch_stages(settings: KafkaSettings) -> None:
     """What the exporter looks at."""
     Follower(settings, View()).close()
-    with kafka.admin(settings) as client, closing(kafka.consumer(settings, "look")) as reader:
+    with kafka_admin.admin(settings) as client, closing(kafka.consumer(settings, "look")) as reader:
         found = StageWatch(settings, View()).look(client, reader)
         _oldest(reader, {TopicPartition(Names(settings).topic("mentions.raw.v1"), 0): 0})
     assert all(one.running for one in found.values()), found
@@ -344,7 +344,7 @@ def publish(settings: KafkaSettings, part: str) -> None:
 
 def work(settings: KafkaSettings, part: str) -> None:
     """What a worker does before it takes its first block."""
-    kafka.check_rights(settings, part)
+    kafka_admin.check_rights(settings, part)
     if part == "detect":
         kafka.partition_count(settings, Names(settings).topic("mentions.raw.v1"))
     if part != "store":
@@ -424,7 +424,7 @@ def test_a_refused_login_is_said(secured: Secured, monkeypatch: pytest.MonkeyPat
     tries: list[Callable[[], object]] = [
         lambda: publish(settings, "connect"),
         lambda: kafka.consumer(settings, "store"),
-        lambda: kafka.check_rights(settings, "score"),
+        lambda: kafka_admin.check_rights(settings, "score"),
     ]
     for one in tries:
         with pytest.raises(TransientError, match="or refuse the login") as caught:
@@ -449,7 +449,7 @@ def test_nothing_is_left_of_a_client_without_brokers(monkeypatch: pytest.MonkeyP
     before = left()
     with pytest.raises(TransientError):
         kafka.consumer(nobody, "store")
-    with pytest.raises(TransientError), kafka.admin(nobody):
+    with pytest.raises(TransientError), kafka_admin.admin(nobody):
         pass
     with pytest.raises(TransientError):
         Publisher(kafka.client_options(nobody, "connect"), "test", kafka.errors)
@@ -500,7 +500,7 @@ def read_by(secured: Secured, system: System) -> None:
         publisher.commit([Published(names.topic("mentions.raw.v1"), None, b"no json", 0, []) for _ in range(3)])
 
     def done() -> bool:
-        return kafka.unread(plain, names.group("score"), [names.topic("mentions.raw.v1")]) == 0
+        return kafka_admin.unread(plain, names.group("score"), [names.topic("mentions.raw.v1")]) == 0
 
     assert system.wait(20, until=done), system.tail("token")
 
@@ -545,5 +545,5 @@ def test_mutual_tls(tmp_path: Path, own_kafka: Callable[..., Kafka], monkeypatch
         assert process.stop() == 0
     monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 2)
     stranger = KafkaSettings.model_validate(section)
-    with pytest.raises(TransientError), kafka.admin(stranger):
+    with pytest.raises(TransientError), kafka_admin.admin(stranger):
         pass

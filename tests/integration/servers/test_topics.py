@@ -13,8 +13,9 @@ from servers import ClickHouse, Kafka, free_port
 
 from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import kafka as brokers
-from pipeline.runtime import preflight, topics
-from pipeline.runtime.kafka import TopicState, topic_specs
+from pipeline.runtime import kafka_admin, preflight, topics
+from pipeline.runtime.kafka import topic_specs
+from pipeline.runtime.kafka_admin import TopicState
 from pipeline.settings import ClickHouseSettings, KafkaSettings, Settings, load
 
 RAW, SCORED, STATE = "mentions.raw.v1", "mentions.scored.v1", "state.detect.v1"
@@ -31,17 +32,17 @@ def settings(kafka: Kafka) -> KafkaSettings:
 
 @pytest.fixture
 def client(settings: KafkaSettings) -> Iterator[Any]:
-    with brokers.admin(settings) as admin:
+    with kafka_admin.admin(settings) as admin:
         yield admin
 
 
 def made_with(client: Any, settings: KafkaSettings, name: str, partitions: int, **config: str) -> None:
-    brokers.make_topics(client, {settings.prefix + name: TopicState(partitions, 1, config=config)})
+    kafka_admin.make_topics(client, {settings.prefix + name: TopicState(partitions, 1, config=config)})
 
 
 def partitions(client: Any, settings: KafkaSettings, name: str) -> int:
     topic = settings.prefix + name
-    return brokers.topic_states(client, {topic: ()})[topic].partitions
+    return kafka_admin.topic_states(client, {topic: ()})[topic].partitions
 
 
 def lines(found: list[topics.Difference]) -> str:
@@ -58,7 +59,7 @@ def test_a_new_cluster_gets_every_topic_as_stated(settings: KafkaSettings, clien
     for name, spec in topic_specs().items():
         topic = settings.prefix + name
         stated = spec.properties(1)
-        state = brokers.topic_states(client, {topic: stated})[topic]
+        state = kafka_admin.topic_states(client, {topic: stated})[topic]
         assert (state.partitions, state.replicas, state.leaderless) == (spec.partitions, 1, 0)
         assert {key: topics._same(str(state.config[key]), value) for key, value in stated.items()} == dict.fromkeys(
             stated, True
@@ -74,14 +75,14 @@ def test_again_there_is_nothing_to_do(settings: KafkaSettings) -> None:
 def test_a_changed_configuration_is_explained_and_put_right(settings: KafkaSettings, client: Any) -> None:
     topics.create(settings)
     topic = settings.prefix + RAW
-    brokers.set_topic_config(client, topic, {"retention.ms": "1000", "segment.ms": "123456789"})
+    kafka_admin.set_topic_config(client, topic, {"retention.ms": "1000", "segment.ms": "123456789"})
     assert lines(topics.differences(settings)) == (
         f"{topic}: retention.ms 1000 (1 s), should be 1209600000 (14 d): `topics` sets it"
     )
     assert topics.create(settings).done == (f"{topic}: retention.ms 1000 (1 s) → 1209600000 (14 d)",)
     assert topics.differences(settings) == []
     # What we do not state is left to whoever runs the brokers.
-    config = brokers.topic_states(client, {topic: ["segment.ms"]})[topic].config
+    config = kafka_admin.topic_states(client, {topic: ["segment.ms"]})[topic].config
     assert config == {"segment.ms": "123456789"}
 
 
@@ -116,11 +117,11 @@ def test_two_at_once_do_it_once(settings: KafkaSettings, client: Any) -> None:
 def test_what_another_process_did_meanwhile_is_fine(settings: KafkaSettings, client: Any) -> None:
     topics.create(settings)
     topic = settings.prefix + RAW
-    assert brokers.make_topics(client, {topic: TopicState(12, 1)}) == set()
-    assert brokers.add_partitions(client, topic, 14)
-    assert not brokers.add_partitions(client, topic, 14)
+    assert kafka_admin.make_topics(client, {topic: TopicState(12, 1)}) == set()
+    assert kafka_admin.add_partitions(client, topic, 14)
+    assert not kafka_admin.add_partitions(client, topic, 14)
     with pytest.raises(ConfigurationError, match=r"retention\.ms"):
-        brokers.set_topic_config(client, topic, {"retention.ms": "-5"})
+        kafka_admin.set_topic_config(client, topic, {"retention.ms": "-5"})
 
 
 def test_too_few_brokers_are_named_and_nothing_is_made(settings: KafkaSettings, client: Any) -> None:
@@ -215,7 +216,7 @@ def test_a_data_folder_that_is_none_is_found(configured) -> None:
 def test_topics_that_are_missing_or_otherwise_are_found(configured, settings: KafkaSettings, client: Any) -> None:
     topics.create(settings)
     client.delete_topics([settings.prefix + RAW])
-    brokers.set_topic_config(client, settings.prefix + SCORED, {"retention.ms": "1000"})
+    kafka_admin.set_topic_config(client, settings.prefix + SCORED, {"retention.ms": "1000"})
     found = found_by(configured())
     assert found[f"topic {settings.prefix}{RAW}"][0] == "fail"
     assert found[f"topic {settings.prefix}{SCORED}"] == (
@@ -262,7 +263,7 @@ def test_what_stands_behind_an_open_transaction_is_unread(settings: KafkaSetting
     topic, group = settings.prefix + RAW, settings.prefix + "readers"
 
     def unread() -> int:
-        return brokers.unread(settings, group, [topic])
+        return kafka_admin.unread(settings, group, [topic])
 
     producers = [
         KafkaProducer(bootstrap_servers=settings.bootstrap_servers, transactional_id=group + name) for name in "ab"
@@ -304,10 +305,10 @@ def test_clickhouse_is_looked_at(configured, clickhouse: ClickHouse) -> None:
 LOOK = """
 import sys
 from pathlib import Path
-from pipeline.runtime import kafka
+from pipeline.runtime import kafka_admin
 from pipeline.runtime.preflight import check
 from pipeline.settings import load
-kafka._ADMIN_SECONDS = 3
+kafka_admin._ADMIN_SECONDS = 3
 for one in check(load(Path(sys.argv[1]))):
     print(one.state, one.what, one.words)
 """

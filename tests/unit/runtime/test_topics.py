@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.runtime import topics
-from pipeline.runtime.kafka import Cluster, TopicState, topic_specs
+from pipeline.runtime.kafka import topic_specs
+from pipeline.runtime.kafka_admin import Cluster, TopicState
 from pipeline.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(bootstrap_servers="broker:9092", prefix="p.", replication_factor=3, min_insync_replicas=2)
