@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import TerminalError
-from schemas.codec import decode, encode
+from schemas.codec import VERSIONS, decode, encode
 from schemas.signal import Signal
 
 StateChange = tuple[bytes, bytes | None]
@@ -28,7 +28,9 @@ class Checkpoint(Protocol):
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursor (source_id TEXT PRIMARY KEY, cursor BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, signal BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, signal BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS replay (
     dead_letter_id TEXT PRIMARY KEY, source_id TEXT NOT NULL, locator TEXT NOT NULL, payload_hash TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -60,7 +62,8 @@ class SqliteCheckpoint:
             self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", changed)
             self._db.executemany("DELETE FROM state WHERE key = ?", gone)
             self._db.executemany("INSERT OR REPLACE INTO cursor VALUES (?, ?)", position.items())
-            self._db.executemany("INSERT INTO outbox (signal) VALUES (?)", [(encode(signal),) for signal in outputs])
+            told = [(VERSIONS[Signal], encode(signal)) for signal in outputs]
+            self._db.executemany("INSERT INTO outbox (version, signal) VALUES (?, ?)", told)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise TerminalError(f"the checkpoint could not be written: {error}") from None
@@ -75,8 +78,8 @@ class SqliteCheckpoint:
 
     def waiting(self) -> list[tuple[int, Signal]]:
         """Signals that were committed and not yet told, oldest first, with their numbers."""
-        rows = self._db.execute("SELECT number, signal FROM outbox ORDER BY number").fetchall()
-        return [(number, decode(signal, Signal)) for number, signal in rows]
+        rows = self._db.execute("SELECT number, version, signal FROM outbox ORDER BY number").fetchall()
+        return [(number, decode(signal, Signal, version)) for number, version, signal in rows]
 
     def told(self, numbers: Iterable[int]) -> None:
         """These signals have been told."""

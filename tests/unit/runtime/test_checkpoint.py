@@ -9,6 +9,8 @@ from checkpoint_contract import Changes, CheckpointContract
 from stored import a_signal
 
 from pipeline.runtime.checkpoint import SqliteCheckpoint
+from schemas import codec
+from schemas.signal import Signal
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Opened:
     def begin(self, outputs: Sequence[str], changes: Changes, position: int) -> None:
         database = self.checkpoint._db
         database.execute("BEGIN IMMEDIATE")
-        database.executemany("INSERT INTO outbox (signal) VALUES (?)", [(b"{}",) for _ in outputs])
+        database.executemany("INSERT INTO outbox (version, signal) VALUES (1, ?)", [(b"{}",) for _ in outputs])
         database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", changes)
         database.execute("INSERT OR REPLACE INTO cursor VALUES ('s', ?)", (str(position).encode(),))
 
@@ -62,4 +64,20 @@ def test_replays_are_asked_for_once_and_taken_away(tmp_path: Path) -> None:
     assert one.asked_replays() == [("id", "s", "f@1+2", "hash")]
     one.replayed(["id"])
     assert one.asked_replays() == []
+    one.close()
+
+
+def test_a_signal_that_an_older_version_left_untold_is_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = SqliteCheckpoint(tmp_path / "c.sqlite")
+    one.commit([a_signal(signal_id="old")], [], {})
+    one._db.execute("UPDATE outbox SET signal = replace(signal, '\"signal_id\"', '\"id\"')")
+    monkeypatch.setitem(codec.VERSIONS, Signal, codec.VERSIONS[Signal] + 1)
+    monkeypatch.setitem(
+        codec.UPCASTERS,
+        (Signal, codec.VERSIONS[Signal] - 1),
+        lambda fields: {("signal_id" if key == "id" else key): value for key, value in fields.items()},
+    )
+    assert [signal.signal_id for _, signal in one.waiting()] == ["old"]
     one.close()
