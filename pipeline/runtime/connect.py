@@ -22,11 +22,11 @@ from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import catalogues, kafka
 from pipeline.runtime.catalogues import version_of
 from pipeline.runtime.embedded import pseudonym_key
-from pipeline.runtime.health import Health
+from pipeline.runtime.health import Health, supervised
 from pipeline.runtime.intake import Block, Intake
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.preflight import check_sources
-from pipeline.runtime.process import brokers_of, supervised
+from pipeline.runtime.process import brokers_of
 from pipeline.runtime.stage import version_headers
 from pipeline.settings import KafkaSettings, Settings, duration_ms
 from schemas import identity

@@ -19,7 +19,7 @@ from pipeline import metrics
 from pipeline.errors import ConfigurationError, TerminalError, TransientError
 from pipeline.metrics import Reading
 from pipeline.runtime import kafka, kafka_admin
-from pipeline.runtime.health import AdminServer, Health
+from pipeline.runtime.health import Health, supervised
 from pipeline.runtime.kafka import Names
 from pipeline.runtime.process import PATIENCE_SECONDS, brokers_of
 from pipeline.runtime.stage import record_version
@@ -433,19 +433,15 @@ def export(settings: Settings, stop: threading.Event) -> None:
         TerminalError: a newer version of this system writes the topics.
     """
     brokers = brokers_of(settings)
-    view, health, ended = View(), Health(), threading.Event()
-    health.complete = False
+    view, ended = View(), threading.Event()
     metrics.LIVE.read = view.readings
     watch = threading.Thread(target=StageWatch(brokers, view).run, args=(ended,), name="stages", daemon=True)
-    admin = AdminServer(settings.admin.host, settings.admin.port, health)
-    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
     try:
-        watch.start()
-        _follow(brokers, view, stop, health)
+        with supervised(settings, complete=False) as health:
+            watch.start()
+            _follow(brokers, view, stop, health)
     finally:
         ended.set()
-        health.ready = False
-        admin.stop()
         metrics.LIVE.read = None
         watch.join(2)
 

@@ -1,18 +1,23 @@
 """The admin port: /metrics, /healthz (the loop turns) and /readyz (state restored, database open)."""
 
+import logging
 import socketserver
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from pipeline import metrics
 from pipeline.errors import ConfigurationError
+from pipeline.settings import Settings
 
 STALLED_AFTER = 120.0
 """Seconds without a turn of the loop after which the process is called stuck."""
+
+_log = logging.getLogger(__name__)
 
 
 class Health:
@@ -91,3 +96,16 @@ class AdminServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@contextmanager
+def supervised(settings: Settings, *, complete: bool = True) -> Iterator[Health]:
+    """Health and metrics of this process on the admin port. ``complete``: as in ``Health``, to begin with."""
+    health = Health()
+    health.complete = complete
+    admin = AdminServer(settings.admin.host, settings.admin.port, health)
+    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
+    try:
+        yield health
+    finally:
+        admin.stop()

@@ -1,30 +1,11 @@
-"""What the processes of the server path share: health and metrics on the admin port, and the sections they cannot do without."""
-
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""What the processes of the server path share: the sections that they cannot do without."""
 
 from pipeline.errors import ConfigurationError
-from pipeline.runtime.health import AdminServer, Health
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.storage.clickhouse import ServerEngine
 
 PATIENCE_SECONDS = 60.0
 """How long a starting worker waits for brokers and topics before it gives up; its supervisor then tries again."""
-
-_log = logging.getLogger(__name__)
-
-
-@contextmanager
-def supervised(settings: Settings) -> Iterator[Health]:
-    """Health and metrics of this process on the admin port."""
-    health = Health()
-    admin = AdminServer(settings.admin.host, settings.admin.port, health)
-    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
-    try:
-        yield health
-    finally:
-        admin.stop()
 
 
 def brokers_of(settings: Settings) -> KafkaSettings:

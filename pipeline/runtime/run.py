@@ -15,7 +15,7 @@ from pipeline.alerting import notice
 from pipeline.errors import ConfigurationError, HeldError, TransientError
 from pipeline.runtime.checkpoint import SqliteCheckpoint
 from pipeline.runtime.embedded import CHECKPOINT_FILE, EmbeddedRuntime, open_engine, pseudonym_key
-from pipeline.runtime.health import AdminServer, Health
+from pipeline.runtime.health import Health, supervised
 from pipeline.runtime.preflight import check_sources
 from pipeline.scoring.scorer import Scorer
 from pipeline.settings import Settings, duration_ms
@@ -62,7 +62,6 @@ def run(settings: Settings, stop: threading.Event, *, until_end: bool, close: bo
         ConfigurationError, TerminalError: see ``pipeline.errors``.
         TransientError: with ``until_end`` only; else it is tried again.
     """
-    health = Health()
     zone = ZoneInfo(settings.time_zone)
 
     def tell(signal: Signal) -> None:
@@ -70,9 +69,7 @@ def run(settings: Settings, stop: threading.Event, *, until_end: bool, close: bo
         level = logging.INFO if signal.historic else logging.WARNING
         _log.log(level, "%s%s — %s", "（历史）" if signal.historic else "", notice.headline(signal, "zh"), numbers)
 
-    admin = AdminServer(settings.admin.host, settings.admin.port, health)
-    _log.info("metrics and health on http://%s:%d/metrics", settings.admin.host, admin.port)
-    try:
+    with supervised(settings) as health:
         while not stop.is_set():
             try:
                 _run_from_checkpoint(settings, stop, health, tell, until_end=until_end, close=close)
@@ -83,8 +80,6 @@ def run(settings: Settings, stop: threading.Event, *, until_end: bool, close: bo
                 stop.wait(duration_ms(settings.poll_interval) / 1000)
             if until_end:
                 return
-    finally:
-        admin.stop()
 
 
 def _run_from_checkpoint(

@@ -10,9 +10,9 @@ from pipeline import metrics
 from pipeline.errors import ConfigurationError, TransientError
 from pipeline.runtime import kafka, kafka_admin
 from pipeline.runtime.catalogues import Catalogues
-from pipeline.runtime.health import Health
+from pipeline.runtime.health import Health, supervised
 from pipeline.runtime.kafka import Names
-from pipeline.runtime.process import PATIENCE_SECONDS, brokers_of, server_engine, supervised
+from pipeline.runtime.process import PATIENCE_SECONDS, brokers_of, server_engine
 from pipeline.settings import KafkaSettings, Settings
 
 StageName = Literal["score", "detect", "store"]
