@@ -13,9 +13,10 @@ from typing import Any
 
 import msgspec
 import yaml
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.sasl.oauth import AbstractTokenProvider
+from kafka.structs import MemberState
 
 from connectors.publish import opened
 from pipeline.errors import ConfigurationError, TerminalError, TransientError
@@ -211,7 +212,8 @@ def commit(reader: Any, positions: Mapping[Any, int]) -> bool:
     """Commit the next offsets of partitions that the reader still holds.
 
     Returns:
-        False if the group has been shared out anew meanwhile: whoever has the partitions now reads from the older offsets.
+        False if the group is shared out anew meanwhile: whoever gets a partition reads from the older offset. The reader goes
+        on where it stands in those that it keeps, and must commit them later.
     """
     held = reader.assignment()
     offsets = {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items() if tp in held}
@@ -241,6 +243,37 @@ def consumer(settings: KafkaSettings, client: str, **options: Any) -> Any:
             auto_offset_reset="earliest",
             **options,
         )
+
+
+def subscribe(reader: Any, topics: Iterable[str]) -> None:
+    """Make a consumer with a ``group_id`` a member of its group, with these topics."""
+    reader.subscribe(list(topics), listener=_JoinsToTheEnd(reader))
+
+
+def settled(reader: Any) -> bool:
+    """Whether a member has its place in the group, with partitions or without: it beats, and may commit."""
+    return bool(reader.group_metadata().state == MemberState.STABLE)
+
+
+class _JoinsToTheEnd(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Has a member that joins anew wait until it has joined.
+
+    When partitions are added, or become known only after the first join, the leader joins anew because two copies of the
+    metadata differ. kafka-python (seen in 3.0.12) makes them equal when it has shared the partitions out, and then waits for
+    the answer only while the ``poll`` of that moment lasts. If it comes later nobody takes it, ever: the member keeps the
+    partitions of before (at its start: none), sends no heartbeat, commits nothing, and every ``poll`` turns without pause.
+    A request to join anew, on the other hand, stands until it has been done.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        """Called before each join, without partitions too."""
+        self._reader._coordinator.request_rejoin()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        """Called after each: nothing is left to do."""
 
 
 def read_to_end(settings: KafkaSettings, client: str, topic: str) -> Iterator[Any]:

@@ -44,8 +44,9 @@ BLOCK_BYTES = 16 << 20
 BLOCK_SECONDS = 0.5
 """… or after so long."""
 _POLL_MS = 100
-UNASSIGNED_SECONDS = 30.0
-"""Without any partition for so long the consumer is made anew: one was seen to turn and never join again."""
+UNSETTLED_SECONDS = 75.0
+"""Without a place in the group for so long (a rebalance may take 60 s) the consumer is made anew. A member that has its
+place may be without partitions: there are more workers than partitions."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ _log = logging.getLogger(__name__)
 class Block:
     """Rows in hand, and the offsets after them."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: Mapping[Any, int]) -> None:
         self.rows: dict[str, list[Struct]] = {}
-        self.positions: dict[Any, int] = {}
+        self.positions = dict(positions)
         self.records = self.bytes = 0
         self.since = time.monotonic()
 
@@ -80,6 +81,7 @@ class Store:
     def __init__(self, settings: KafkaSettings, engine: Engine) -> None:
         names = Names(settings)
         self._engine = engine
+        self._uncommitted: Mapping[Any, int] = {}
         self._topics = {names.topic(topic): topic for topic in TOPICS}
         self._decoders = {names.topic(topic): Decoder[Any](topic, "store") for topic in TOPICS}
         session = duration_ms(settings.session_timeout)
@@ -94,29 +96,30 @@ class Store:
             max_partition_fetch_bytes=2 << 20,
             fetch_max_bytes=16 << 20,
         )
-        self._consumer.subscribe(list(self._decoders))
+        kafka.subscribe(self._consumer, self._decoders)
 
     def run(self, stop: threading.Event, health: Health) -> None:
         """Write until ``stop`` is set; the block in hand is finished.
 
         Raises:
-            TransientError: the brokers are away; begin again with a new one.
+            TransientError: the brokers are away, or the group gives no place; begin again with a new one.
             TerminalError: going on would do harm.
         """
-        block, held = Block(), time.monotonic()
+        block, settled = Block({}), time.monotonic()
         with kafka.errors("reading"):
             while not stop.is_set():
                 health.turned()
                 for tp, records in self._consumer.poll(timeout_ms=_POLL_MS).items():
                     self._take(tp, records, block)
                 health.ready = bool(self._consumer.assignment())
-                held = time.monotonic() if health.ready else held
-                if time.monotonic() - held > UNASSIGNED_SECONDS:
-                    raise TransientError("kafka: the group gives no partition to this member; it joins anew")
                 if block.due:
                     if not self._write(block, stop, health):
                         return
-                    block = Block()
+                    block = Block(self._uncommitted)
+                if kafka.settled(self._consumer):
+                    settled = time.monotonic()
+                elif time.monotonic() - settled > UNSETTLED_SECONDS:
+                    raise TransientError(f"kafka: the group has given no place for {UNSETTLED_SECONDS:.0f} s")
             if block.positions:
                 self._write(block, stop, health)
 
@@ -180,8 +183,11 @@ class Store:
             _log.error("a dead letter could not be stored: %s %s", lost.locator, lost.detail)
 
     def _commit(self, positions: Mapping[Any, int]) -> None:
+        self._uncommitted = {}
         if not kafka.commit(self._consumer, positions):
-            _log.info("partitions went to others before the commit; they will write these rows again")
+            _log.info("no commit while the group is shared out anew; to whom a partition goes, writes these rows again")
+            # Those that stay are not read again: without a commit of their own they look unread until the next record.
+            self._uncommitted = positions
 
     def _note(self, block: Block) -> None:
         now = time.time()
