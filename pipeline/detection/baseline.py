@@ -43,7 +43,7 @@ LONE_PRIOR_VOICES = 0.5
 """Weight of the vague prior of a unit without siblings (Jeffreys)."""
 DISPERSION = 1.75
 """Variance over mean of a small count, before a series' own is known."""
-WOBBLE = 0.03
+WOBBLE = 0.04
 """Relative variance of a rate from step to step that no exposure explains, likewise."""
 DISPERSION_WEIGHT = 10.0
 """Weight of the two, in steps with large counts."""
@@ -55,7 +55,7 @@ CUT = 2.58
 """Standard deviations above the mean at which absorbed counts are cut; one voice more is always allowed."""
 CUT_LOSS = 1.2
 """What squared errors are multiplied by, for the part of them that is cut."""
-CUT_OPEN = 1.0
+CUT_OPEN = 1.5
 """The cut without the voice more, while a spike of the series is open: a lasting change of level is learnt slowly."""
 QUIET_CUT = 2.0
 """Multiple of the usual activity at which absorbed activity is cut: a promotion is not the new usual."""
