@@ -310,7 +310,7 @@ def backtest(
     ],
     out: Annotated[Path, typer.Option("--out", help="CSV: a row for each count, with score and alarm.")],
     step_days: Annotated[
-        float | None, typer.Option("--step-days", help="Days in a step of column t, for the promise; 1 unless said.")
+        float | None, typer.Option("--step-days", help="Days in a step of column t; 7 unless said.")
     ] = None,
 ) -> None:
     """Replay the detector over counts in a file: how rare it held each of them, and where a spike was open."""

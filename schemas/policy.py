@@ -27,6 +27,7 @@ class DetectionPolicy(Struct, frozen=True):
         2,
         4,
         8,
+        16,
     )
     close_after: Annotated[int, Meta(ge=1, description="calm steps in a row after which a signal closes")] = 3
     allowed_lateness_ms: Annotated[

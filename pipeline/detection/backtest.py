@@ -64,12 +64,15 @@ class Backtest:
         policy: as in live detection; where it names no number of series, that of ``series`` shares the promise.
         series: all that will be counted, distinct.
         totals: whether each count comes with the mentions of its lot; else exposure is constant.
+        step_days: how long a step is in truth, for the season; to all else it is what the policy says.
 
     Raises:
         ConfigurationError: the policy's time zone is unknown.
     """
 
-    def __init__(self, policy: DetectionPolicy, series: Sequence[Series], *, totals: bool) -> None:
+    def __init__(
+        self, policy: DetectionPolicy, series: Sequence[Series], *, totals: bool, step_days: float = 1.0
+    ) -> None:
         self._series = series
         self._totals = totals
         cells = _cells(series)
@@ -80,7 +83,7 @@ class Backtest:
         self._at = {cell: index for index, cell in enumerate(cells)}
         self._slot: Ints = np.full(len(self._units), -1, np.int64)
         self._entries: list[CatalogueEntry] = []
-        self._known = Knowledge(replace(policy, series=policy.series or max(1, len(series))))
+        self._known = Knowledge(replace(policy, series=policy.series or max(1, len(series))), step_days=step_days)
         self._known.units.maximum = max(MAXIMUM_UNITS, len(self._units))
         self._detector = Detector(policy, snapshot=Snapshot(self._known))
 

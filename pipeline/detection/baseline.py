@@ -1,12 +1,18 @@
-"""What history and exposure lead one to expect of a series: a gamma-Poisson model with the exposure as offset.
+"""What history and exposure lead one to expect of a series: a dynamic gamma-Poisson model with the exposure as offset.
 
-A series' rate has a gamma posterior: its own discounted voices and exposure, plus a prior worth a few voices at the
-rate of its sibling lots, so that a young lot is judged by its family until it has a history of its own. Counts are
-then negative binomial (the gamma-Poisson predictive; Gelman et al., Bayesian Data Analysis, ch. 2). Further spread,
-over-dispersion of the counts and the uncertainty of the exposure, is added to the relative variance of the mean.
+The logarithm of a series' rate is a level that drifts plus a season (`season`). It is a dynamic generalised linear model
+in the sense of West, Harrison and Migon (Journal of the American Statistical Association, 1985): the forecast of the
+log rate is turned into a gamma distribution of the same mean and relative variance, the count updates it, and what the
+logarithm and its variance changed by is shared out to level and season in proportion to their variances. Covariances are
+not kept. The level alone is again gamma: so many ``events`` over so much ``exposure``, to which a prior worth a few
+events at the rate of the sibling lots is added, so that a young lot is judged by its family until it has a history.
 
-A step is absorbed when it is final and no window reaches it any more: that gap keeps the beginning of a spike out of the
-history it is held against. Voices beyond what is credible are cut before they are absorbed, so that a spike does not
+Counts are over-dispersed: variance = k (a mean + w mean^2), with k learnt for each series and drawn towards 1; the update
+counts an event for k (a + w mean) voices. The predictive is negative binomial (gamma-Poisson; Gelman et al., Bayesian
+Data Analysis, ch. 2) with that variance and the uncertainty of rate, season and exposure.
+
+A step is absorbed when it is final and a guard gap lies between it and now, which keeps the beginning of a spike out of
+the history it is held against. Voices beyond what is credible are cut before they are absorbed, so that a spike does not
 raise its own baseline (the purpose of the reweighting in Noufaily et al., Statistics in Medicine 2013; cutting is
 simpler and needs no second pass).
 """
@@ -18,28 +24,39 @@ import numpy as np
 from scipy.special import betainc
 
 from pipeline.detection.exposure import Bools, Floats, Ints, activity
+from pipeline.detection.season import Season, log_factor
 from pipeline.detection.tally import TYPES
 from pipeline.detection.units import NEVER, Units
 from schemas.policy import DAY_MS
 
+GUARD_STEPS = 8
+"""Steps up to the newest that are not history yet (as many as the longest window reaches, if that is less)."""
+DRIFT = 2e-4
+"""Variance by which the logarithm of a rate drifts in a day (its standard deviation in a month is 8 %)."""
+SEASON_DRIFT = 1e-6
+"""The same for each coefficient of the season."""
 HALF_LIFE_DAYS = 60
-"""History counts half after this long: slow drift is followed, a spike is not."""
+"""A product's usual activity counts half after this long."""
 PRIOR_VOICES = 5.0
-"""Weight of the siblings' rate, in voices."""
+"""Weight of the siblings' rate, in events."""
 LONE_PRIOR_VOICES = 0.5
 """Weight of the vague prior of a unit without siblings (Jeffreys)."""
-DISPERSION = 1.5
-"""Variance over mean of a step's count assumed before a series' own is known …"""
-DISPERSION_WEIGHT = 100.0
-"""… with the weight of so many expected voices."""
-DISPERSION_RANGE = (1.2, 5.0)
+DISPERSION = 1.75
+"""Variance over mean of a small count, before a series' own is known."""
+WOBBLE = 0.04
+"""Relative variance of a rate from step to step that no exposure explains, likewise."""
+DISPERSION_WEIGHT = 10.0
+"""Weight of the two, in steps with large counts."""
+DISPERSION_RANGE = (0.05, 4.0)
+"""What they may be multiplied by; the variance is never below the mean."""
+DISPERSION_HALF_LIFE_DAYS = 1000
 _TINY = 1e-9
-WOBBLE = 0.03
-"""Relative variance of a rate from day to day that no exposure explains."""
 CUT = 2.58
 """Standard deviations above the mean at which absorbed counts are cut; one voice more is always allowed."""
-CUT_OPEN = 0.25
-"""The same, without the voice more, while a spike of the series is open: a lasting change of level is learnt slowly."""
+CUT_LOSS = 1.2
+"""What squared errors are multiplied by, for the part of them that is cut."""
+CUT_OPEN = 1.5
+"""The cut without the voice more, while a spike of the series is open: a lasting change of level is learnt slowly."""
 QUIET_CUT = 2.0
 """Multiple of the usual activity at which absorbed activity is cut: a promotion is not the new usual."""
 LONGEST_SILENCE_DAYS = 14
@@ -47,7 +64,7 @@ LONGEST_SILENCE_DAYS = 14
 
 
 class Posterior(NamedTuple):
-    """Of r series x 7 types: the rate is gamma(events, exposure); dispersion of the counts around their mean."""
+    """Of r series x 7 types: the rate is gamma(events, exposure); what the counts' prior variance is multiplied by."""
 
     events: Floats
     exposure: Floats
@@ -57,6 +74,10 @@ class Posterior(NamedTuple):
         """Mean rate per exposure; NaN where there is no history at all."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.exposure > 0, self.events / self.exposure, np.nan)
+
+    def voices_an_event(self, mean: Floats) -> Floats:
+        """Variance over mean of counts of such a mean; of a sum of counts: of such a mean on average, weighted by itself."""
+        return np.maximum(self.dispersion * (DISPERSION + WOBBLE * np.nan_to_num(mean)), 1.0)
 
 
 class Prediction(NamedTuple):
@@ -78,49 +99,69 @@ class Prediction(NamedTuple):
         return np.sqrt(mean + mean**2 / size)
 
 
-def posterior(units: Units, slots: Ints, step: int, half_life: float) -> Posterior:
+def drifted(units: Units, slots: Ints, step: int, drift: float) -> tuple[Floats, Floats]:
+    """Events and exposure (r, 7) of these slots' own history as of a step: the older it is, the less it weighs."""
+    events = units.events[slots]
+    kept = 1.0 / (1.0 + events * (drift * (step - units.as_of[slots]))[:, None])
+    return events * kept, units.exposure[slots] * kept
+
+
+def posterior(units: Units, slots: Ints, step: int, drift: float) -> Posterior:
     """The rates of these slots as of a step, each with the prior of its siblings (same subject, same exposure kind)."""
     count = len(units)
-    decay = 0.5 ** ((step - units.as_of[:count]) / half_life)
     pool = units.subject[:count] * 2 + units.by_units[:count]
     family = np.unique(pool[slots])
     members = np.flatnonzero(np.isin(pool, family)) if len(family) * 4 < count else np.arange(count)
     place = np.searchsorted(family, pool[members])
     inside = (place < len(family)) & (family[np.minimum(place, len(family) - 1)] == pool[members])
     members, place = members[inside], place[inside]
-    weight = decay[members, None]
 
     def pooled(column: Floats) -> Floats:
         total = np.zeros((len(family), TYPES))
-        np.add.at(total, place, column[members] * weight)
+        np.add.at(total, place, column)
         return total[np.searchsorted(family, pool[slots])]
 
-    own = decay[slots, None]
-    events, exposure = units.events[slots] * own, units.exposure[slots] * own
-    others = np.maximum(pooled(units.events) - events, 0.0)
-    others_exposure = np.maximum(pooled(units.exposure) - exposure, 0.0)
+    events, exposure = drifted(units, slots, step, drift)
+    all_events, all_exposure = drifted(units, members, step, drift)
+    others = np.maximum(pooled(all_events) - events, 0.0)
+    others_exposure = np.maximum(pooled(all_exposure) - exposure, 0.0)
     siblings = others_exposure > 1e-6 * (1.0 + exposure)
     voices = np.where(siblings, PRIOR_VOICES, LONE_PRIOR_VOICES)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        prior_exposure = np.where(siblings, PRIOR_VOICES * others_exposure / (others + LONE_PRIOR_VOICES), 0.0)
-    squares, expected = units.squares[slots] * own, units.expected[slots] * own
-    dispersion = (squares + DISPERSION_WEIGHT * DISPERSION) / (expected + DISPERSION_WEIGHT)
-    dispersion = np.clip(dispersion, *DISPERSION_RANGE)
-    return Posterior(events + voices, exposure + prior_exposure, dispersion)
+    prior_exposure = np.where(siblings, PRIOR_VOICES * others_exposure / (others + LONE_PRIOR_VOICES), 0.0)
+    dispersion = (units.squares[slots] + DISPERSION_WEIGHT) / (units.judged[slots] + DISPERSION_WEIGHT)
+    return Posterior(events + voices, exposure + prior_exposure, np.clip(dispersion, *DISPERSION_RANGE))
 
 
-def predict(rates: Posterior, exposure: Floats, by_units: Bools, unsure: Floats) -> Prediction:
-    """What the rates lead one to expect over an exposure (r, 7).
+class Offset(NamedTuple):
+    """What the rates of r series x 7 types are multiplied by, over a step or a window of steps."""
+
+    total: Floats
+    """Exposure times season, added up over the steps."""
+    squares: Floats
+    """The same of their squares."""
+    unsure: Floats
+    """Relative variance of the total."""
+
+
+def offset(total: Floats, squares: Floats, by_units: Bools, unsure: Floats) -> Offset:
+    """The offset of an exposure (r, 7).
 
     Where the exposure is mentions, it is those that do *not* object to the type, and the rate is the odds: so a share
     near one cannot saturate. They stand for an unknown volume of talk, whose gamma posterior (Jeffreys) adds half a
     mention and a relative variance of one over their number. Where it is units, ``unsure`` (r, 1) is the relative
     variance of the activity factor in them.
     """
-    mentions = exposure + 0.5
-    mean = rates.rate() * np.where(by_units, exposure, mentions)
-    relative = 1.0 / rates.events + WOBBLE + np.where(by_units, unsure, 1.0 / mentions)
-    return Prediction(mean, mean / (rates.dispersion - 1.0 + mean * relative + _TINY))
+    mentions = total + 0.5
+    return Offset(np.where(by_units, total, mentions), squares, np.where(by_units, unsure, 1.0 / mentions))
+
+
+def predict(rates: Posterior, over: Offset, season_variance: Floats | float = 0.0) -> Prediction:
+    """What the rates lead one to expect over an offset; ``season_variance``: (r, 7), of the log of the season."""
+    rate = rates.rate()
+    mean = rate * over.total
+    unsure = 1.0 / rates.events + over.unsure + season_variance
+    typical = rate * over.squares / np.maximum(over.total, _TINY)
+    return Prediction(mean, mean / (rates.voices_an_event(typical) - 1.0 + mean * unsure + _TINY))
 
 
 class StepSums(NamedTuple):
@@ -140,13 +181,18 @@ class Absorber:
         units: the columns to keep up.
         step_length: nominal, ms.
         silent: whether a step lies wholly in a gap of a source.
+        season: the terms that the units' coefficients are of.
     """
 
-    def __init__(self, units: Units, step_length: int, silent: Callable[[int], bool]) -> None:
+    def __init__(self, units: Units, step_length: int, silent: Callable[[int], bool], season: Season) -> None:
         steps_a_day = DAY_MS // step_length
         self._units = units
         self._step_length = step_length
         self._silent = silent
+        self._season = season
+        self.drift = DRIFT / steps_a_day
+        self._season_drift = SEASON_DRIFT / steps_a_day
+        self._dispersion_half_life = float(DISPERSION_HALF_LIFE_DAYS * steps_a_day)
         self.half_life = float(HALF_LIFE_DAYS * steps_a_day)
         self._longest_silence = LONGEST_SILENCE_DAYS * steps_a_day
 
@@ -178,29 +224,68 @@ class Absorber:
         self._update(slots, sums.step, voices, exposure, alarmed)
 
     def _update(self, slots: Ints, step: int, voices: Floats, exposure: Floats, alarmed: Ints) -> None:
-        units = self._units
-        rates = posterior(units, slots, step, self.half_life)
-        by_units = units.by_units[slots][:, None]
-        expected = predict(rates, exposure, by_units, np.zeros((len(slots), 1)))
+        units, terms = self._units, self._season.terms(step)
+        self._age_season(slots, step)
+        seasonal = exposure * np.exp(log_factor(units.season[slots], terms))
+        over = offset(seasonal, seasonal**2, units.by_units[slots][:, None], np.zeros((len(slots), 1)))
+        rates = posterior(units, slots, step, self.drift)
+        expected = predict(rates, over, log_factor(units.season_variance[slots], terms**2))
         known = ~np.isnan(expected.mean)
         mean = np.where(known, expected.mean, 0.0)
-        variance = np.where(known, expected.spread() ** 2, 0.0)
+        spread = np.where(known, expected.spread(), 0.0)
         open_spike = self._among(slots, alarmed)
-        allowed = np.where(open_spike, CUT_OPEN * np.sqrt(variance), CUT * np.sqrt(variance) + 1.0)
-        cut = np.where(known, np.minimum(voices, mean + allowed), voices)
-        # Of the squared error, what the uncertainty of the mean does not explain is the counts' own spread.
-        judged = known & ~open_spike
-        squares = (cut - mean) ** 2 - (variance - rates.dispersion * mean)
-        decay = 0.5 ** ((step - units.as_of[slots]) / self.half_life)[:, None]
-        for column, gain in (
-            (units.events, cut),
-            (units.exposure, exposure),
-            (units.squares, np.where(judged, squares, 0.0)),
-            (units.expected, np.where(judged, mean, 0.0)),
-        ):
-            column[slots] = column[slots] * decay + gain
+        cut = np.where(
+            known, np.minimum(voices, mean + np.where(open_spike, CUT_OPEN, CUT) * spread + ~open_spike), voices
+        )
+        voices_an_event = rates.voices_an_event(mean)
+        explained = voices_an_event * mean / np.maximum(spread**2, _TINY)
+        self._learn_dispersion(slots, step, explained * (cut - mean) ** 2, mean, known & ~open_spike)
+        self._learn_rates(slots, step, cut / voices_an_event, over.total / voices_an_event, terms)
         units.as_of[slots] = step
         units.dirty.update(slots.tolist())
+
+    def _age_season(self, slots: Ints, step: int) -> None:
+        """Coefficients drift; those that wait for a series to be old enough begin to be learnt when it is."""
+        units, season = self._units, self._season
+        elapsed = (step - units.as_of[slots])[:, None, None]
+        variance = units.season_variance[slots]
+        old_enough = (step - units.first[slots])[:, None, None] >= season.waits
+        fresh = np.where(old_enough, season.prior, 0.0)
+        units.season_variance[slots] = np.where(variance > 0, variance + self._season_drift * elapsed, fresh)
+
+    def _learn_dispersion(self, slots: Ints, step: int, squares: Floats, mean: Floats, judged: Bools) -> None:
+        """Squared errors over what they were expected to be before anything was known; small counts say little.
+
+        Of the squared errors that part is given which the uncertainty of the rate does not explain.
+        """
+        units = self._units
+        prior = np.maximum(DISPERSION * mean + WOBBLE * mean**2, _TINY)
+        weight = np.where(judged, mean / (mean + 1.0), 0.0)
+        decay = 0.5 ** ((step - units.as_of[slots]) / self._dispersion_half_life)[:, None]
+        units.squares[slots] = units.squares[slots] * decay + CUT_LOSS * weight * squares / prior
+        units.judged[slots] = units.judged[slots] * decay + weight
+
+    def _learn_rates(self, slots: Ints, step: int, gained: Floats, exposed: Floats, terms: Floats) -> None:
+        """Update level and season by so many events over so much exposure (season included), both (r, 7)."""
+        units = self._units
+        events, exposure = drifted(units, slots, step, self.drift)
+        heard = (events > 0) & (exposure > 0)
+        events, exposure = np.where(heard, events, 1.0), np.where(heard, exposure, 1.0)
+        season_variance = units.season_variance[slots]
+        level_variance = 1.0 / events
+        forecast = level_variance + log_factor(season_variance, terms**2)
+        after = 1.0 / forecast + gained
+        change = np.log(after / (1.0 / forecast + events / exposure * exposed))
+        shrink = 1.0 - 1.0 / (forecast * after)
+        # What was not heard of before begins with what is heard of it now, and half a voice.
+        begun = np.where(exposed > 0, gained + 0.5 / DISPERSION, 0.0)
+        posterior_events = 1.0 / (level_variance - shrink * level_variance**2 / forecast)
+        rate = events / exposure * np.exp(level_variance / forecast * change)
+        units.events[slots] = np.where(heard, posterior_events, begun)
+        units.exposure[slots] = np.where(heard, posterior_events / rate, exposed)
+        share = np.where(heard[:, :, None], season_variance * terms / forecast[:, :, None], 0.0)
+        units.season[slots] += share * change[:, :, None]
+        units.season_variance[slots] -= share * season_variance * terms * shrink[:, :, None]
 
     @staticmethod
     def _among(slots: Ints, alarmed: Ints) -> Bools:
@@ -242,16 +327,10 @@ class Absorber:
     def _absorb_zeros(self, slots: Ints, step: int, field: Floats, steps: Floats) -> None:
         """No voices over so many (discounted) steps up to this one, with so many units in the field."""
         units = self._units
-        rate = np.nan_to_num(posterior(units, slots, step, self.half_life).rate())
-        exposure = (field * steps)[:, None]
-        decay = 0.5 ** ((step - units.as_of[slots]) / self.half_life)[:, None]
-        for column, gain in (
-            (units.events, 0.0 * exposure),
-            (units.exposure, exposure),
-            (units.squares, rate**2 * field[:, None] * exposure),
-            (units.expected, rate * exposure),
-        ):
-            column[slots] = column[slots] * decay + gain
+        rates = posterior(units, slots, step, self.drift)
+        exposure = (field * steps)[:, None] / rates.voices_an_event(rates.rate() * field[:, None])
+        self._age_season(slots, step)
+        self._learn_rates(slots, step, 0.0 * exposure, exposure, 0.0 * self._season.prior)
         units.as_of[slots] = step
 
     def _absorb_activity(self, sums: StepSums, subjects: Ints) -> Floats:

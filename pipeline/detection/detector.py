@@ -8,7 +8,7 @@ base step, in this order:
 3. open spikes are reviewed, the scan opens new ones;
 4. the severity path settles;
 5. steps older than the allowed lateness become final and are published as such;
-6. final steps that no window reaches any more are absorbed into the baselines.
+6. final steps that lie back far enough are absorbed into the baselines.
 
 So what is said depends on the set of rows before each close and on nothing else: not on blocks, order or duplicates.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from pipeline.detection.baseline import Absorber, StepSums
+from pipeline.detection.baseline import GUARD_STEPS, Absorber, StepSums
 from pipeline.detection.counts import CELLS, StepTable
 from pipeline.detection.exposure import Bools, Floats, Ints, catalogue_of
 from pipeline.detection.knowledge import Knowledge
@@ -103,10 +103,11 @@ class Detector:
 
     def _set_policy(self, policy: DetectionPolicy) -> None:
         self._known.policy = policy
+        self._known.fit_units()
         steps = Steps(policy.step, policy.time_zone)
         self._rules = Rules(policy, steps, self._known.versions, self._known.lots)
-        self._absorber = Absorber(self._units, steps.length, self._silent)
-        self._scanner = Scanner(self._units, self._absorber, self._rules.middle, self._silent)
+        self._absorber = Absorber(self._units, steps.length, self._silent, self._known.season)
+        self._scanner = Scanner(self._units, self._absorber, self._rules.middle, self._silent, self._known.season)
 
     def _change_policy(self, update: PolicyUpdate) -> None:
         if _in_force(update.version, self._known.policy_version):
@@ -365,15 +366,17 @@ class Detector:
         self._absorber.absorb(sums, self._rules.middle(table.step), self._spikes.alarmed())
 
     def _drop_old_tables(self, closed: int) -> None:
-        """A table is needed until it is final and no window reaches it any more; only then it becomes history.
-
-        So no window is held against a history that its own steps have already raised.
+        """A table becomes history once it is final and a guard gap lies between it and now, and is dropped when no window
+        reaches it any more. So the windows that tell most are not held against a history that their own steps have raised.
         """
-        oldest = closed + 2 - max(self._rules.policy.windows)
-        for index in sorted(index for index in self._known.tables if index < min(oldest, self._known.final_before)):
-            table = self._known.tables.pop(index)
+        known, longest = self._known, max(self._rules.policy.windows)
+        history = min(closed + 2 - min(longest, GUARD_STEPS), known.final_before)
+        for index in sorted(index for index in known.tables if known.absorbed_before <= index < history):
             if not self._silent(index):
-                self._absorb(table)
+                self._absorb(known.tables[index])
+        known.absorbed_before = max(known.absorbed_before, history)
+        for index in [index for index in known.tables if index < min(closed + 2 - longest, known.final_before)]:
+            del known.tables[index]
 
     def _forget_gaps(self, closed: int) -> None:
         horizon = self._rules.steps.start(closed) - GAP_MEMORY_MS - self._rules.policy.allowed_lateness_ms

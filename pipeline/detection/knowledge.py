@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pipeline.detection.counts import StepTable
 from pipeline.detection.exposure import Catalogue
 from pipeline.detection.lifecycle import OpenSignals
+from pipeline.detection.season import Season, season_of
 from pipeline.detection.severity import Memory
+from pipeline.detection.steps import Steps
 from pipeline.detection.tally import Tally
 from pipeline.detection.units import NEVER, Units
-from schemas.policy import DetectionPolicy
+from schemas.policy import DAY_MS, DetectionPolicy
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Knowledge:
     """Grave entries of final steps."""
     tables: dict[int, StepTable] = field(default_factory=dict)
     """Closed steps that are not final, or that windows still reach."""
+    absorbed_before: int = NEVER
+    """Steps before this one are in the baselines."""
     gaps: dict[tuple[str, int], int | None] = field(default_factory=dict)
     """Source and start → end; None while it lasts."""
     next_step: int | None = None
@@ -40,6 +44,22 @@ class Knowledge:
     """Steps before this one take no more corrections."""
     heard: int = 0
     """Steps closed so far, without those in gaps."""
+    step_days: float | None = None
+    """How long a step is in truth, where counts of other steps are replayed as if of days."""
+
+    def __post_init__(self) -> None:
+        """The units' columns depend on the policy's step."""
+        self.fit_units()
+
+    def fit_units(self) -> None:
+        """Units have a coefficient for each term of the season; the base step may change as long as there are none."""
+        self.units.set_terms(len(self.season.prior))
+
+    @property
+    def season(self) -> Season:
+        """Of the policy's base step."""
+        steps = Steps(self.policy.step, self.policy.time_zone)
+        return season_of(self.step_days or steps.length / DAY_MS)
 
     @property
     def versions(self) -> str:

@@ -65,6 +65,7 @@ class Snapshot:
             known.tally.latest,
             [(source, start, end) for (source, start), end in sorted(known.gaps.items())],
             known.row_versions,
+            known.absorbed_before,
         )
 
     def _gone_steps(self) -> list[state.Change]:
@@ -179,6 +180,7 @@ class Snapshot:
         known.policy_version, known.catalogue_version = header.policy_version, header.catalogue_version
         known.catalogue_applied, known.row_versions = header.catalogue_applied, header.row_versions
         known.next_step, known.final_before = header.next_step, header.final_before
+        known.absorbed_before = header.absorbed_before
         known.heard, self._sequence = header.heard, header.sequence
         known.tally.latest = header.latest
         known.gaps = {(source, start): end for source, start, end in header.gaps}

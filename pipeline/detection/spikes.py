@@ -127,7 +127,7 @@ class Spikes:
             "interval": interval(mean, _number(scan.expected.size[at])),
             "exposure": float(scan.exposure[cell.window, cell.row]),
             "rate_ratio": observed / mean if mean > 0 else 0.0,
-            "p_value": min(1.0, scan.tail(at) * len(scan.windows)),
+            "p_value": scan.p_value(at),
             "voices": held.voices,
         }
         if not closing:

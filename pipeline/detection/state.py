@@ -27,12 +27,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detection.counts import CELLS, StepTable
+from pipeline.detection.season import season_of
+from pipeline.detection.steps import Steps
 from pipeline.detection.tally import TYPES, Entry, Traits, UnitKey
-from pipeline.detection.units import SubjectKey, Units
+from pipeline.detection.units import NEVER, SubjectKey, Units
 from pipeline.errors import TerminalError
-from schemas.policy import DetectionPolicy
+from schemas.policy import DAY_MS, DetectionPolicy
 
-FORMAT = 3
+FORMAT = 4
 """Version of the state that is written. A newer one is refused, an older one brought up to date by `UPCASTERS`."""
 CHUNK = 1000
 """Rows, entries, voids or lots a record at most …"""
@@ -107,6 +109,7 @@ class Header(msgspec.Struct, array_like=True):
     latest: int
     gaps: list[tuple[str, int, int | None]]
     row_versions: str
+    absorbed_before: int
 
 
 HEADER_KEY = b"h"
@@ -136,7 +139,28 @@ def _part_calm_rows(records: Records) -> Records:
     return {**records, **changed, HEADER_KEY: encode([3, *fields])}
 
 
-UPCASTERS: dict[int, Callable[[Records], Records]] = {1: _name_row_versions, 2: _part_calm_rows}
+def _begin_season(records: Records) -> Records:
+    """3 to 4: baselines know a season and count events, not voices; dispersion is learnt anew; no table kept is history yet.
+
+    The rates stay; what had been learnt of them weighs as if all voices had been counted at the usual dispersion.
+    """
+    _, *fields = decode(records[HEADER_KEY], list[Any])
+    kept = {**records, HEADER_KEY: encode([4, *fields, NEVER])}
+    terms = len(season_of(Steps(fields[0]["step"], fields[0]["time_zone"]).length / DAY_MS).prior)
+    nothing = np.zeros((2, TYPES, terms), "<f8").tobytes()
+    for key in records:
+        if key[:1] == b"u":
+            slot, subject, by_units, last_seen, as_of, sums, reset = decode(records[key], list[Any])
+            old = np.frombuffer(sums, "<f8").reshape(4, TYPES)
+            new = np.concatenate((old[:2] / _VOICES_AN_EVENT, np.zeros((2, TYPES)))).astype("<f8").tobytes()
+            kept[key] = encode([slot, subject, by_units, last_seen, as_of, as_of, new, nothing, reset])
+    return kept
+
+
+_VOICES_AN_EVENT = 1.75
+"""Of format 3, when format 4 came."""
+
+UPCASTERS: dict[int, Callable[[Records], Records]] = {1: _name_row_versions, 2: _part_calm_rows, 3: _begin_season}
 """Format n → what makes all records of format n + 1 of those of format n; what it is given stays as it is."""
 
 
@@ -176,7 +200,9 @@ class UnitRecord(msgspec.Struct, array_like=True):
     by_units: bool
     last_seen: int
     as_of: int
+    first: int
     sums: bytes
+    season: bytes
     reset: bytes
 
 
@@ -193,14 +219,17 @@ class SubjectRecord(msgspec.Struct, array_like=True):
 def encode_unit(units: Units, slot: int) -> bytes:
     """Record of a unit."""
     key = units.slots.keys[slot] or ("", "", "")
-    sums = np.concatenate((units.events[slot], units.exposure[slot], units.squares[slot], units.expected[slot]))
+    sums = np.concatenate((units.events[slot], units.exposure[slot], units.squares[slot], units.judged[slot]))
+    season = np.stack((units.season[slot], units.season_variance[slot]))
     record = UnitRecord(
         slot,
         (key[0], key[1]),
         bool(units.by_units[slot]),
         int(units.last_seen[slot]),
         int(units.as_of[slot]),
+        int(units.first[slot]),
         sums.astype("<f8").tobytes(),
+        season.astype("<f8").tobytes(),
         units.reset[slot].astype("<i8").tobytes(),
     )
     return encode(record)
@@ -232,9 +261,11 @@ def restore_units(units: Units, unit_records: dict[UnitKey, bytes], subject_reco
         units.subject[slot] = units.subjects[record.subject]
         units.members[units.subjects[record.subject]].append(key)
         units.taken[slot], units.by_units[slot] = True, record.by_units
-        units.last_seen[slot], units.as_of[slot] = record.last_seen, record.as_of
+        units.last_seen[slot], units.as_of[slot], units.first[slot] = record.last_seen, record.as_of, record.first
         sums = np.frombuffer(record.sums, "<f8").reshape(4, TYPES)
-        units.events[slot], units.exposure[slot], units.squares[slot], units.expected[slot] = sums
+        units.events[slot], units.exposure[slot], units.squares[slot], units.judged[slot] = sums
+        season = np.frombuffer(record.season, "<f8").reshape(2, *units.season[slot].shape)
+        units.season[slot], units.season_variance[slot] = season
         units.reset[slot] = np.frombuffer(record.reset, "<i8")
 
 

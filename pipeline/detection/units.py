@@ -49,9 +49,13 @@ class Slots:
 
 
 class Units:
-    """Columns over unit slots (N,) and series (N, 7), and over subject slots (S,)."""
+    """Columns over unit slots (N,) and series (N, 7), and over subject slots (S,).
 
-    def __init__(self) -> None:
+    Args:
+        terms: number of the terms of a season, p.
+    """
+
+    def __init__(self, terms: int = 0) -> None:
         self.maximum = MAXIMUM_UNITS
         self.index: dict[UnitKey, int] = {}
         self.subjects: dict[SubjectKey, int] = {}
@@ -67,15 +71,21 @@ class Units:
         self.last_seen: Ints = np.zeros(0, np.int64)
         """Last step with a mention (or the step in which the unit became known)."""
         self.as_of: Ints = np.zeros(0, np.int64)
-        """Step that the discounted sums below are as of."""
+        """Step that what follows is as of."""
+        self.first: Ints = np.zeros(0, np.int64)
+        """Step in which the unit's history began."""
         self.events: Floats = np.zeros((0, TYPES))
-        """Discounted voices, outliers cut."""
+        """The rate is gamma distributed: worth so many events, outliers cut and older ones weighing less …"""
         self.exposure: Floats = np.zeros((0, TYPES))
-        """Discounted exposure: units x activity, or mentions that do not object to the type."""
+        """… over this exposure: units x activity, or mentions that do not object to the type, season taken out."""
         self.squares: Floats = np.zeros((0, TYPES))
-        """Discounted sum of (voices - mean)^2 beyond what the mean's own uncertainty explains …"""
-        self.expected: Floats = np.zeros((0, TYPES))
-        """… and of the means: their ratio is the dispersion of the counts."""
+        """Squared errors over what they were expected to be before anything was known of the series …"""
+        self.judged: Floats = np.zeros((0, TYPES))
+        """… and the weight of the steps judged: their ratio is the dispersion."""
+        self.season: Floats = np.zeros((0, TYPES, terms))
+        """Coefficients of the season's terms, on the logarithm of the rate …"""
+        self.season_variance: Floats = np.zeros((0, TYPES, terms))
+        """… and their variances; 0: not learnt yet."""
         self.reset: Ints = np.zeros((0, TYPES), np.int64)
         """Step of the last closed spike: windows do not reach back to it."""
         self.born: Ints = np.zeros(0, np.int64)
@@ -95,9 +105,14 @@ class Units:
 
     _UNIT_COLUMNS = (
         *("taken", "subject", "by_units", "units", "sold_from", "sold_until", "last_seen"),
-        *("as_of", "events", "exposure", "squares", "expected", "reset"),
+        *("as_of", "first", "events", "exposure", "squares", "judged", "season", "season_variance", "reset"),
     )
     _SUBJECT_COLUMNS = ("born", "absorbed", "quiet", "weight")
+
+    def set_terms(self, terms: int) -> None:
+        """Another number of terms of the season; what had been learnt of other terms is forgotten."""
+        if terms != self.season.shape[2]:
+            self.season, self.season_variance = (np.zeros((len(self.events), TYPES, terms)) for _ in range(2))
 
     def __len__(self) -> int:
         """Slots in use, free ones between them included."""
@@ -123,7 +138,7 @@ class Units:
             subject = self.subjects[key[:2]]
             self.taken[slot], self.subject[slot] = True, subject
             self.members[subject] = sorted([*self.members[subject], key])
-            self.last_seen[slot] = self.as_of[slot] = step
+            self.last_seen[slot] = self.as_of[slot] = self.first[slot] = step
             self.reset[slot] = NEVER
             self.by_units[slot] = False
             self._clear_history(slot)
@@ -132,7 +147,7 @@ class Units:
         return slot
 
     def _clear_history(self, slot: int) -> None:
-        for column in (self.events, self.exposure, self.squares, self.expected):
+        for column in (self.events, self.exposure, self.squares, self.judged, self.season, self.season_variance):
             column[slot] = 0.0
 
     def describe(self, slot: int, lot: Lot | None) -> None:

@@ -7,9 +7,10 @@ With ``total``, a type of a lot that has a row for another type is 0 where it ha
 silence (see `pipeline.detection.backtest`).
 
 A step is as long as the greatest common divisor of the distances between the times in the file, so dates a week apart are
-weekly steps. History, silence and windows are reckoned in steps, as if each were a day (half of the history lies within 60
-steps): a memory of 60 days would be nine weekly counts. Only the promise needs to know how long a step is; dates tell it,
-for ``t`` it is a day unless said otherwise.
+weekly steps. How long a step is settles the season (weekdays, the time of year), the promise and which windows are scanned:
+none longer than four weeks. Dates tell it; series that are numbered only are taken for weekly, as is the custom of
+surveillance, unless said otherwise. Drift and silence are reckoned in steps, as if each were a day: what is counted weekly
+changes as slowly from count to count.
 
 **Out**: the key columns, the time, ``score`` and ``alarm``, a row for each of the counts, in their order. ``score`` is
 -log10 of the p-value that is held against the promise (0: no spike may open now; empty: too early to say); ``alarm`` is 1
@@ -45,6 +46,9 @@ MOST_STEPS = 1_000_000
 LARGEST = 10**9
 """Counts above this are taken for a mistake."""
 LARGEST_WHOLE = 2**53
+NUMBERED_STEP_DAYS = 7.0
+"""Length of a step of column ``t``."""
+LONGEST_WINDOW_DAYS = 28.0
 LEAST_P_VALUE = 1e-300
 _EPOCH = dt.date(1970, 1, 1).toordinal()
 
@@ -125,7 +129,7 @@ def backtest(
         counts: the file.
         out: written when all is done, over what stood there.
         policy: its base step and time zone are not used: the steps are those of the file.
-        step_days: how long a step of column ``t`` is, in days; 1 if None.
+        step_days: how long a step of column ``t`` is, in days; a week if None.
         progress: told after each step.
 
     Raises:
@@ -151,11 +155,14 @@ def run(
     progress: Progress = lambda done, steps: None,
 ) -> Told:
     """The same without files; ``step_days`` is not looked at where dates tell it."""
-    days = table.spacing if table.time_column == "date" else step_days or 1.0
+    days = table.spacing if table.time_column == "date" else step_days or NUMBERED_STEP_DAYS
     # Every step is a day to detection: the promise is stretched or shrunk to what it is of the weeks that go by.
     promised = policy.false_signals_per_week * days
-    policy = replace(policy, step="1d", time_zone="UTC", false_signals_per_week=promised)
-    replayed = Backtest(policy, table.names(), totals=table.total is not None)
+    windows = tuple(length for length in policy.windows if length * days <= LONGEST_WINDOW_DAYS) or (
+        min(policy.windows),
+    )
+    policy = replace(policy, step="1d", time_zone="UTC", false_signals_per_week=promised, windows=windows)
+    replayed = Backtest(policy, table.names(), totals=table.total is not None, step_days=float(days))
     scores, alarms = np.full(len(table.count), np.nan), np.zeros(len(table.count), np.bool_)
     opened, steps = 0, len(table.times)
     for done, (step, rows) in enumerate(table.steps(), 1):

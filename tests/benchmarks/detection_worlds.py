@@ -7,9 +7,9 @@ A folder holds ``counts.csv`` as `complaint-radar backtest` takes it; ``truth.cs
 of each outbreak (both in the column of the time, inclusive); and ``oracle.csv``: key and time columns, ``mu`` and ``phi``
 of each count and, where it is over-dispersed beyond that, ``size`` (variance = phi mu + mu^2 / size).
 
-- *Oracle*: the scan of the policy (windows, their correction, least voices and mentions, a voice in the newest step), with
+- *Oracle*: the scan of the policy (windows, which of them count, least voices and mentions, a voice in the newest step), with
   the true mean and variance of each window in place of what a baseline leads to expect. ``--bare`` without the least
-  numbers. What a detector lacks to it is the baseline's to answer for.
+  numbers, ``--plain`` with all windows counting. What a detector lacks to it is the baseline's to answer for.
 - *Calibration*: of the steps without an outbreak (after ``--from`` steps, and but for ``--grace`` steps after each
   outbreak), the share with a p-value up to 0.01, by the true mean of the count; spikes opened in them a week over all
   series, against what is promised; and the time a series-step takes. The true mean only sorts the results.
@@ -29,8 +29,8 @@ from msgspec import structs
 
 from pipeline.detection.baseline import Prediction
 from pipeline.detection.exposure import Bools, Floats
-from pipeline.detection.scan import MINIMUM_MENTIONS
-from pipeline.runtime.backtest import Counts, read_counts, run
+from pipeline.detection.scan import MINIMUM_MENTIONS, corrected, supported
+from pipeline.runtime.backtest import LEAST_P_VALUE, LONGEST_WINDOW_DAYS, NUMBERED_STEP_DAYS, Counts, read_counts, run
 from schemas.policy import DetectionPolicy
 
 STRATA = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, np.inf)
@@ -98,25 +98,30 @@ def trailing(values: Floats, length: int) -> Floats:
     return np.lib.stride_tricks.sliding_window_view(longer, length, axis=1).sum(axis=2)
 
 
-def oracle(world: World, policy: DetectionPolicy, *, bare: bool) -> Floats:
+def oracle(world: World, policy: DetectionPolicy, *, bare: bool, plain: bool) -> Floats:
     """The score of each count, were all known that can be known."""
-    p_values = []
-    for window in policy.windows:
-        voices, mean, variance = (trailing(part, window) for part in (world.count, world.mean, world.variance))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            size = mean**2 / np.maximum(variance - mean, 1e-9)
-            worth = (voices > mean) & (mean > 0)
-            if not bare:
-                worth &= (voices >= policy.minimum_voices) & (world.count >= 1)
-                worth &= world.total is None or trailing(world.total, window) >= MINIMUM_MENTIONS
-        tail = Prediction(np.where(worth, mean, 1.0), np.where(worth, size, 1.0)).tail(np.where(worth, voices, 0.0))
-        p_values.append(np.where(worth, tail, 1.0))
-    return -np.log10(np.clip(np.min(p_values, axis=0) * len(policy.windows), 1e-300, 1.0)) + 0.0
+    longest = LONGEST_WINDOW_DAYS if world.table.time_column == "date" else LONGEST_WINDOW_DAYS / NUMBERED_STEP_DAYS
+    windows = [length for length in sorted(policy.windows) if length <= longest]
+    voices, mean, variance = (
+        np.stack([trailing(part, window) for window in windows]) for part in (world.count, world.mean, world.variance)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = Prediction(mean, mean**2 / np.maximum(variance - mean, 1e-9))
+        worth = (voices > mean) & (mean > 0)
+        if not plain:
+            worth &= supported(voices, expected)
+    if not bare:
+        worth &= (voices >= policy.minimum_voices) & (world.count >= 1)
+        if world.total is not None:
+            worth &= np.stack([trailing(world.total, window) for window in windows]) >= MINIMUM_MENTIONS
+    tails = np.ones(voices.shape)
+    tails[worth] = Prediction(mean[worth], expected.size[worth]).tail(voices[worth])
+    return -np.log10(np.maximum(corrected(tails.min(axis=0), len(windows)), LEAST_P_VALUE)) + 0.0
 
 
-def write_oracle(folder: Path, policy: DetectionPolicy, *, bare: bool) -> None:
+def write_oracle(folder: Path, policy: DetectionPolicy, *, bare: bool, plain: bool) -> None:
     world = World.read(folder)
-    table, score = world.table, oracle(world, policy, bare=bare)
+    table, score = world.table, oracle(world, policy, bare=bare, plain=plain)
     with (folder / "oracle-alarms.csv").open("w", encoding="utf-8", newline="") as lines:
         writer = csv.writer(lines)
         writer.writerow((*table.key, table.time_column, "score"))
@@ -172,6 +177,7 @@ def main() -> None:
     parser.add_argument("what", choices=("oracle", "calibration"))
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--bare", action="store_true", help="the oracle without least voices and mentions")
+    parser.add_argument("--plain", action="store_true", help="the oracle with all windows counting")
     parser.add_argument("--from", dest="first", type=int, help="steps left out at first; 90, of column t 575")
     parser.add_argument("--grace", type=int, help="steps left out after an outbreak; 14, of column t 4")
     parser.add_argument("--step-days", type=float, default=7.0, help="how long a step of column t is; 7")
@@ -179,7 +185,7 @@ def main() -> None:
     policy = DetectionPolicy()
     for folder in options.folders:
         if options.what == "oracle":
-            write_oracle(folder, policy, bare=options.bare)
+            write_oracle(folder, policy, bare=options.bare, plain=options.plain)
             continue
         with (folder / "counts.csv").open(encoding="utf-8") as lines:
             daily = "date" in lines.readline().strip().split(",")

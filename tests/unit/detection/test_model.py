@@ -3,23 +3,28 @@
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from scipy.special import ndtr
 from simulated import DAILY, day, days, mentions, row, run
 
 from pipeline.detection.baseline import (
     CUT_OPEN,
+    DISPERSION,
     LONE_PRIOR_VOICES,
     PRIOR_VOICES,
+    WOBBLE,
     Absorber,
     Posterior,
     Prediction,
     StepSums,
+    offset,
     posterior,
     predict,
 )
 from pipeline.detection.concentration import Member, by_value, driver
 from pipeline.detection.detector import Detector
 from pipeline.detection.exposure import Lot, activity, units_in_field
-from pipeline.detection.scan import threshold
+from pipeline.detection.scan import STANDS_OUT, corrected, supported, threshold
+from pipeline.detection.season import log_factor, season_of
 from pipeline.detection.spikes import interval
 from pipeline.detection.tally import TYPES, entry_of
 from pipeline.detection.units import Units
@@ -42,6 +47,9 @@ def test_activity_is_shrunken_and_never_below_one() -> None:
     assert factor == pytest.approx([3.0, 1.0, 2.0, 1.0])
 
 
+DRIFT = 0.002
+
+
 def family(*history: tuple[float, float]) -> Units:
     """Lots of one product with these voices and exposures of every type, as of step 0."""
     units = Units()
@@ -53,17 +61,19 @@ def family(*history: tuple[float, float]) -> Units:
 
 
 def test_a_young_lot_is_judged_by_its_siblings() -> None:
-    rates = posterior(family((0.0, 0.0), (9.5, 100.0), (10.0, 100.0)), np.array([0, 1]), 0, 60.0)
+    rates = posterior(family((0.0, 0.0), (9.5, 100.0), (10.0, 100.0)), np.array([0, 1]), 0, DRIFT)
     prior_rate = (19.5 + LONE_PRIOR_VOICES) / 200
     assert rates.events[:, 0] == pytest.approx([PRIOR_VOICES, 9.5 + PRIOR_VOICES])
     assert rates.rate()[0, 0] == pytest.approx(prior_rate)
     assert rates.exposure[1, 0] == pytest.approx(100 + PRIOR_VOICES / ((10 + LONE_PRIOR_VOICES) / 100))
 
 
-def test_a_lone_lot_has_a_vague_prior_and_history_fades_by_half() -> None:
-    rates = posterior(family((10.0, 100.0)), np.array([0]), 60, 60.0)
-    assert (rates.events[0, 0], rates.exposure[0, 0]) == (5.0 + LONE_PRIOR_VOICES, 50.0)
-    assert np.isnan(posterior(family((0.0, 0.0)), np.array([0]), 0, 60.0).rate()).all()
+def test_a_lone_lot_has_a_vague_prior_and_old_history_weighs_less() -> None:
+    """Ten events have a relative variance of 0.1; fifty steps of drift add as much again."""
+    rates = posterior(family((10.0, 100.0)), np.array([0]), 50, DRIFT)
+    assert rates.events[0, 0] == pytest.approx(5.0 + LONE_PRIOR_VOICES)
+    assert rates.exposure[0, 0] == pytest.approx(50.0)
+    assert np.isnan(posterior(family((0.0, 0.0)), np.array([0]), 0, DRIFT).rate()).all()
 
 
 def test_the_tail_is_that_of_the_negative_binomial() -> None:
@@ -126,22 +136,24 @@ def test_the_promise_of_false_signals_holds_on_quiet_lots() -> None:
 
 def test_a_share_near_one_does_not_saturate() -> None:
     """Ten of ten mentions complain where a fifth used to: rare, although ten cannot be many times the share."""
-    rates = Posterior(np.array([[20.0]]), np.array([[80.0]]), np.array([[1.2]]))
-    expected = predict(rates, np.array([[0.0]]), np.array([[False]]), np.array([[0.0]]))
+    rates = Posterior(np.array([[20.0]]), np.array([[80.0]]), np.array([[1.2 / DISPERSION]]))
+    none = np.array([[0.0]])
+    expected = predict(rates, offset(none, none, np.array([[False]]), none))
     assert float(expected.tail(np.array([[10.0]]))[0, 0]) < 1e-3
 
 
+NO_SEASON = season_of(1000.0)
 NO_SPIKES = np.zeros((0, 2), np.int64)
 
 
-def absorb_days(voices: list[float], alarmed: bool = False) -> Units:
+def absorb_days(voices: list[float], alarmed: bool = False, talk: float = 40.0) -> Units:
     units = family((0.0, 0.0))
-    absorber = Absorber(units, DAY_MS, lambda _: False)
+    absorber = Absorber(units, DAY_MS, lambda _: False, NO_SEASON)
     open_spikes = np.array([[0, 0]] if alarmed else [], np.int64).reshape(-1, 2)
     for step, count in enumerate(voices):
         cell = np.zeros((1, TYPES))
         cell[0, 0] = count
-        sums = StepSums(step, np.array([0]), np.array([40.0]), np.array([40.0 - count]), cell)
+        sums = StepSums(step, np.array([0]), np.array([talk]), np.array([talk - count]), cell)
         absorber.absorb(sums, float(step), open_spikes if step >= 30 else open_spikes[:0])
     return units
 
@@ -154,23 +166,88 @@ def test_a_spike_does_not_raise_its_own_baseline() -> None:
     assert while_open.events[0, 0] / while_open.exposure[0, 0] < (1.6 + CUT_OPEN) * rate_before
 
 
-def test_silence_is_zeros_unless_it_was_a_gap_or_too_long() -> None:
-    def after(step: int, gap: range = range(0)) -> tuple[float, float]:
-        units = Units()
-        units.add_subject(("product", "P"), 0)
-        units.add(("product", "P", "L"), 0, Lot(100.0, None, None))
-        absorber = Absorber(units, DAY_MS, gap.__contains__)
-        for at in (0, step):
-            cell = np.zeros((1, TYPES))
-            absorber.absorb(StepSums(at, np.array([0]), np.ones(1), np.zeros(1), cell), float(at), NO_SPIKES)
-        return units.weight[0], units.exposure[0, 0]
+def after_silence(step: int, gap: range = range(0)) -> tuple[float, float]:
+    """A lot that is spoken of at step 0 and ``step``: steps that count for the usual activity, exposure of the lot."""
+    units = Units()
+    units.add_subject(("product", "P"), 0)
+    units.add(("product", "P", "L"), 0, Lot(100.0, None, None))
+    absorber = Absorber(units, DAY_MS, gap.__contains__, NO_SEASON)
+    for at in (0, step):
+        cell = np.zeros((1, TYPES))
+        absorber.absorb(StepSums(at, np.array([0]), np.ones(1), np.zeros(1), cell), float(at), NO_SPIKES)
+    return units.weight[0], units.exposure[0, 0] / units.events[0, 0]
 
+
+def test_silence_is_zeros_unless_it_was_a_gap_or_too_long() -> None:
     fading = 0.5 ** (np.arange(11) / 60)
-    assert after(10) == pytest.approx((fading.sum(), 100 * fading.sum()))
-    assert after(10, range(3, 9)) == pytest.approx(
-        (fading[[0, 1, 8, 9, 10]].sum(), 100 * fading[[0, 1, 8, 9, 10]].sum())
-    )
-    assert after(16) == pytest.approx((1 + 0.5 ** (16 / 60), 100 * (1 + 0.5 ** (16 / 60))))
+    weight, all_heard = after_silence(10)
+    assert weight == pytest.approx(fading.sum())
+    weight, six_silent = after_silence(10, range(3, 9))
+    assert weight == pytest.approx(fading[[0, 1, 8, 9, 10]].sum())
+    weight, too_long = after_silence(16)
+    assert weight == pytest.approx(1 + 0.5 ** (16 / 60))
+    # Half a voice in 11, 5 or 2 days over 100 units each (recent ones weigh more).
+    assert [all_heard, six_silent, too_long] == pytest.approx([2200, 1000, 400], rel=0.1)
+
+
+def test_a_season_is_learnt_and_a_year_only_after_one() -> None:
+    """Counts of 40 that double on two weekdays: after some weeks each weekday is expected as it is."""
+    season, units = season_of(1.0), Units(len(season_of(1.0).prior))
+    units.add_subject(("product", "P"), 0)
+    slot = units.add(("product", "P", "L"), 0, None)
+    absorber, rng = Absorber(units, DAY_MS, lambda _: False, season), np.random.default_rng(3)
+    for step in range(200):
+        cell = np.zeros((1, TYPES))
+        cell[0, 0] = rng.poisson(80 if step % 7 in (2, 3) else 40)
+        sums = StepSums(step, np.array([0]), np.array([1000.0]), np.zeros(1), cell)
+        absorber.absorb(sums, float(step), NO_SPIKES)
+    factor = [np.exp(log_factor(units.season[slot], season.terms(step))[0]) for step in range(7)]
+    assert np.array(factor) / factor[0] == pytest.approx([1, 1, 2, 2, 1, 1, 1], rel=0.15)
+    assert not units.season_variance[slot, :, season.waits > 200].any()
+    assert units.season_variance[slot, :, season.waits == 0].all()
+
+
+def test_seasons_have_the_terms_that_steps_can_show() -> None:
+    cycles = {
+        days: sorted({round(1 / frequency, 2) for frequency in season_of(days).frequency})
+        for days in (1 / 24, 1.0, 7.0)
+    }
+    assert cycles[1 / 24] == [6.0, 8.0, 12.0, 24.0, 56.0, 84.0, 168.0, 4383.0, 8766.0]
+    assert cycles[1.0] == [2.33, 3.5, 7.0, 182.62, 365.25]
+    assert cycles[7.0] == [26.0, 52.0]
+    assert season_of(1.0).terms(10) == pytest.approx(season_of(1.0).terms(10 + 1461 * 7))
+
+
+def test_the_dispersion_of_a_series_is_learnt_from_its_own_counts() -> None:
+    def learnt(counts: list[float]) -> float:
+        return float(posterior(absorb_days(counts, talk=1e6), np.array([0]), len(counts), DRIFT).dispersion[0, 0])
+
+    rng = np.random.default_rng(4)
+    even, wild = rng.poisson(10, 300), rng.poisson(rng.gamma(10 / 4, 4, 300))  # variance over mean: 1 and 5
+    usual = DISPERSION + WOBBLE * 10
+    assert learnt(even.tolist()) * usual == pytest.approx(1.0, rel=0.3)
+    assert learnt(wild.tolist()) * usual == pytest.approx(5.0, rel=0.3)
+
+
+def test_a_longer_window_counts_while_all_shorter_ones_stand_out() -> None:
+    expected = Prediction(np.array([4.0, 8.0, 16.0])[:, None], np.full((3, 1), 1e9))
+    enough = [mean + STANDS_OUT * np.sqrt(mean) + 0.1 for mean in (4.0, 8.0, 16.0)]
+    assert supported(np.array(enough)[:, None], expected)[:, 0].tolist() == [True, True, True]
+    assert supported(np.array([4.0, 40.0, 50.0])[:, None], expected)[:, 0].tolist() == [True, False, False]
+    assert supported(np.array([40.0, 8.0, 50.0])[:, None], expected)[:, 0].tolist() == [True, True, False]
+
+
+def test_p_values_are_corrected_for_the_chances_a_scan_takes() -> None:
+    """Of independent normal counts: the share of steps below a corrected p-value is that p-value."""
+    rng, windows = np.random.default_rng(6), (1, 2, 4, 8, 16)
+    total = np.cumsum(rng.standard_normal((400, 2000)), axis=1)
+    z = np.stack([(total[:, 16:] - total[:, 16 - w : -w]) / np.sqrt(w) for w in windows])
+    counts = np.logical_and.accumulate(np.concatenate((np.ones((1, *z.shape[1:]), bool), z[:-1] > STANDS_OUT)), axis=0)
+    tail = np.where(counts, ndtr(-z), 1.0).min(axis=0)
+    for level in (0.01, 0.001):
+        assert (corrected(tail, 5) <= level).mean() == pytest.approx(level, rel=0.12)
+    assert (np.diff(corrected(10.0 ** np.arange(-9, 0.1, 0.1), 5)) >= 0).all()
+    assert corrected(np.array([1e-12, 0.9]), 2) == pytest.approx([2e-12, 0.9])
 
 
 def test_interval_by_hand() -> None:

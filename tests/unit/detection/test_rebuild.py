@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from simulated import DAILY, DAY_0, day, days, mentions, row, run, watermark
 
-from pipeline.detection.baseline import posterior
+from pipeline.detection.baseline import DRIFT, posterior
 from pipeline.detection.detector import Detector, Outputs
 from pipeline.detection.rebuild import rebuild
 from pipeline.detection.tally import TYPES, UnitKey
@@ -22,7 +22,6 @@ from schemas.step_count import StepCount
 LOTS = ("L1", "L2", "L3", "L4")
 SOLD = CatalogueUpdate("c", [CatalogueEntry("P", "p", [], lot, 5000.0, day(-100), day(-50)) for lot in LOTS])
 KINDS = pytest.mark.parametrize("kind", ["mentions", "units"])
-HALF_LIFE = 60.0
 
 
 def lively(rng: np.random.Generator, number: int, lot: str, factor: float = 1.0) -> list[ScoredRow]:
@@ -87,7 +86,7 @@ def rates(detector: Detector, number: int) -> dict[tuple[UnitKey, int], float]:
     """Voices expected per exposure, by series."""
     units = detector._known.units
     slots = np.array(sorted(units.index.values()))
-    found = posterior(units, slots, DAY_0 + number, HALF_LIFE).rate()
+    found = posterior(units, slots, DAY_0 + number, DRIFT).rate()
     keys = {slot: key for key, slot in units.index.items()}
     return {(keys[slot], t): float(found[i, t]) for i, slot in enumerate(slots.tolist()) for t in range(TYPES)}
 

@@ -118,7 +118,7 @@ def test_many_rows_and_retractions_are_cut_into_records() -> None:
     snapshot(detector, records)
     assert sum(key[:1] == b"v" for key in records) == 2  # under another tag now
     again = Detector.restore(DAILY, records.items())
-    outputs = run(again, [ScoredBlock([row("n7", day(1), "price")]), watermark(9)])
+    outputs = run(again, [ScoredBlock([row("n7", day(1), "price")]), watermark(20)])
     assert {count.count for count in outputs.step_counts} == {2500}
     snapshot(again, records)
     assert not any(key[:1] in (b"e", b"v", b"t") for key in records)
@@ -181,12 +181,18 @@ def recorded_rest() -> list:
 
 
 def go_on(records: dict[bytes, bytes]) -> None:
-    """From these records on, everything is as if the detector had never stopped."""
+    """From these records on, counts are as if the detector had never stopped, and open signals live on.
+
+    What is expected of the counts is not the same: the baselines of the older formats were of another model.
+    """
     straight, again = Detector(DAILY), Detector.restore(DAILY, records.items())
-    assert {signal.kind for signal in run(straight, recorded_stream()).signals} == {"spike", "severe"}
-    expected = run(straight, recorded_rest())
-    assert {signal.event for signal in expected.signals} >= {"updated", "closed"}
-    assert run(again, recorded_rest()) == expected
+    run(straight, recorded_stream())
+    found = run(again, recorded_rest())
+    assert found.step_counts == run(straight, recorded_rest()).step_counts
+    for kind in ("spike", "severe"):
+        events = [signal.event for signal in found.signals if signal.kind == kind]
+        assert events.count("opened") == 0
+        assert {"updated", "closed"} & set(events)
 
 
 def test_format_1_is_brought_up_to_date() -> None:

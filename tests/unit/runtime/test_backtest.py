@@ -117,7 +117,13 @@ def test_a_row_is_written_for_each_count_in_its_order(tmp_path: Path) -> None:
     lines = noisy(60, burst=range(50, 54))
     path, out = write(tmp_path, "series,t,count", *lines), tmp_path / "alarms.csv"
     steps: list[tuple[int, int]] = []
-    told = backtest(path, out, progress=lambda done, of: steps.append((done, of)))
+    told = backtest(
+        path,
+        out,
+        DetectionPolicy(false_signals_per_week=0.01),
+        step_days=1.0,
+        progress=lambda done, of: steps.append((done, of)),
+    )
     assert steps == [(done, 60) for done in range(1, 61)]
     assert (told.opened, told.steps) == (1, 60)
     rows = alarms(out)
@@ -170,6 +176,6 @@ def test_the_promise_knows_how_long_a_step_is(tmp_path: Path) -> None:
     lines = [f"s{name},{number},{rng.poisson(4)}" for name in range(40) for number in range(150)]
     path = write(tmp_path, "series,t,count", *lines)
     policy = DetectionPolicy(false_signals_per_week=20.0)
-    daily = backtest(path, tmp_path / "daily.csv", policy)
-    weekly = backtest(path, tmp_path / "weekly.csv", policy, step_days=7.0)
+    daily = backtest(path, tmp_path / "daily.csv", policy, step_days=1.0)
+    weekly = backtest(path, tmp_path / "weekly.csv", policy)
     assert weekly.opened > daily.opened
