@@ -19,7 +19,7 @@ import pytest
 import yaml
 from clickhouse_driver import Client
 from kafka import KafkaAdminClient, TopicPartition
-from kafka_admin.admin import (
+from kafka.admin import (
     ACL,
     ACLFilter,
     ACLOperation,
