@@ -416,7 +416,7 @@ def test_a_worker_says_what_it_lacks(secured: Secured, part: str, name: str) -> 
 
 def test_a_refused_login_is_said(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "_BOOTSTRAP_SECONDS", 1)
-    monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 1)
+    monkeypatch.setattr(kafka_admin, "_ADMIN_SECONDS", 1)
     settings = secured.settings("connect")
     wrong = secured.folder / "wrong.password"
     wrong.write_text("hush-wrong", encoding="utf-8")
@@ -438,7 +438,7 @@ def test_a_refused_login_is_said(secured: Secured, monkeypatch: pytest.MonkeyPat
 def test_nothing_is_left_of_a_client_without_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library would leave a thread and four open files, each time."""
     monkeypatch.setattr(kafka, "_BOOTSTRAP_SECONDS", 1)
-    monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 1)
+    monkeypatch.setattr(kafka_admin, "_ADMIN_SECONDS", 1)
     listening = socket.create_server(("127.0.0.1", 0))  # and never says a word
     nobody = KafkaSettings(bootstrap_servers=f"127.0.0.1:{listening.getsockname()[1]}")
 
@@ -543,7 +543,7 @@ def test_mutual_tls(tmp_path: Path, own_kafka: Callable[..., Kafka], monkeypatch
         assert system.wait(20, until=lambda: "ready after" in system.tail("score")), system.tail("score")
     finally:
         assert process.stop() == 0
-    monkeypatch.setattr(kafka, "_ADMIN_SECONDS", 2)
+    monkeypatch.setattr(kafka_admin, "_ADMIN_SECONDS", 2)
     stranger = KafkaSettings.model_validate(section)
     with pytest.raises(TransientError), kafka_admin.admin(stranger):
         pass
