@@ -131,7 +131,7 @@ def _part_calm_rows(records: Records) -> Records:
             entries = decode(value, list[Entry])
             calm: dict[Traits, list[str]] = {}
             for entry in entries:
-                if not entry.speaks:
+                if not entry.speaks and not entry.of_nothing:
                     calm.setdefault(entry.traits, []).append(entry.mention_id)
             changed[key] = encode([entry for entry in entries if entry.speaks])
             changed[b"q" + key[1:]] = encode(list(calm.items()))

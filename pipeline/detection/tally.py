@@ -41,18 +41,8 @@ HARM = 4
 """Severity of harm: one such voice opens a signal."""
 
 
-class Traits(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a row that objects to nothing counts by."""
-
-    unit: UnitKey
-    revision: int
-    product_id: str
-    product_batch_id: str
-    flags: int
-    version: str
-    carrier: str
-    region: str
-    channel: str
+Traits = tuple[UnitKey, int, str, str, int, str, str, str, str]
+"""What a row that objects to nothing counts by: the fields of `Calm` from ``unit`` to ``channel``."""
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False):
@@ -95,9 +85,14 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
         return (self.subject_kind, self.subject_id, lot)
 
     @property
+    def of_nothing(self) -> bool:
+        """Whether the product is unknown."""
+        return self.subject_kind == "product" and not self.subject_id
+
+    @property
     def traits(self) -> Traits:
         """What it counts by if it objects to nothing."""
-        return Traits(
+        return (
             self.unit,
             self.revision,
             self.product_id,
@@ -134,7 +129,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
 class Calm(msgspec.Struct, gc=False):
     """The rows of one step that object to nothing and are alike in all that they count by.
 
-    They are nine of ten, and days of them are held: each as an entry of its own would take five times the memory.
+    They are most rows, and days of them are held: each as an entry of its own would take a multiple of the memory.
     """
 
     step: int
@@ -353,7 +348,7 @@ class Tally:
         self.latest = max(self.latest, step)
         if entry.revision:
             self.void(entry.mention_id, entry.revision)  # an edit ends what was counted before, in whatever unit
-        if entry.subject_kind == "product" and not entry.subject_id and entry.severity < HARM:
+        if entry.of_nothing and not (entry.grave and entry.severity >= HARM):
             return False  # an unknown product has no rate, and takes the severity path with harm only
         if self._is_void(entry.mention_id, entry.revision):
             return False
@@ -380,8 +375,9 @@ class Tally:
 
     def restore_calm(self, mention_ids: Iterable[str], traits: Traits, step: int) -> None:
         """The same of calm rows that are alike."""
+        _, revision, *_ = traits
         for mention_id in mention_ids:
-            if not self._is_void(mention_id, traits.revision):
+            if not self._is_void(mention_id, revision):
                 self._count(mention_id, traits, self._open(step), step)
 
     def _is_void(self, mention_id: str, revision: int) -> bool:
@@ -399,7 +395,7 @@ class Tally:
         self._link(entry.mention_id, entry, open_step)
         if entry.grave:
             open_step.severe.append(entry)
-        if entry.subject_kind == "product" and not entry.subject_id:
+        if entry.of_nothing:
             return
         open_step.units.setdefault(entry.unit, []).append(entry)
         open_step.dirty.add(entry.unit)
@@ -408,11 +404,11 @@ class Tally:
         """Hold a calm row as one of those that are alike to it."""
         calm = open_step.calm.get(traits)
         if calm is None:
-            calm = open_step.calm[traits] = Calm(step, *msgspec.structs.astuple(traits))
-            open_step.units.setdefault(traits.unit, []).append(calm)
+            calm = open_step.calm[traits] = Calm(step, *traits)
+            open_step.units.setdefault(calm.unit, []).append(calm)
         calm.count += 1
         self._link(mention_id, calm, open_step)
-        open_step.dirty.add(traits.unit)
+        open_step.dirty.add(calm.unit)
 
     def _link(self, mention_id: str, row: Row, open_step: OpenStep) -> None:
         known = self._mentions.get(mention_id)

@@ -46,6 +46,9 @@ class SqliteCheckpoint:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
+            if not any(column[1] == "version" for column in self._db.execute("PRAGMA table_info(outbox)")):
+                # Before there was a second version of signals nobody said which; no other can be there.
+                self._db.execute("ALTER TABLE outbox ADD COLUMN version INTEGER NOT NULL DEFAULT 1")
         except sqlite3.Error as error:
             raise TerminalError(f"{path}: {error}") from None
 

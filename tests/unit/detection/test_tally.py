@@ -135,6 +135,15 @@ def test_calm_rows_are_held_together_and_taken_back_one_by_one() -> None:
     assert not tally._mentions
 
 
+@pytest.mark.parametrize("flags", [["repost"], []])
+def test_an_unknown_product_has_no_counts(flags: list[str]) -> None:
+    detector = Detector(DAILY)
+    unknown = {"subject_id": "", "product_id": "", "product_batch_id": "", "flags": flags}
+    harm = row("m", day(1), "price", severity=4, **unknown)
+    assert len(detector.absorb(ScoredBlock([harm])).signals) == (not flags)
+    assert detector.absorb(watermark(20)).step_counts == []
+
+
 def test_rows_of_final_steps_are_told_as_too_late() -> None:
     detector = Detector(DAILY)
     detector.absorb(ScoredBlock([row("m1", day(0), "price")]))

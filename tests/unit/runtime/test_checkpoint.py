@@ -1,5 +1,6 @@
 """The SQLite checkpoint under the contract of all checkpoints, and what only it has."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,4 +81,19 @@ def test_a_signal_that_an_older_version_left_untold_is_brought_up_to_date(
         lambda fields: {("signal_id" if key == "id" else key): value for key, value in fields.items()},
     )
     assert [signal.signal_id for _, signal in one.waiting()] == ["old"]
+    one.close()
+
+
+def test_a_file_from_before_signals_carried_a_version_is_gone_on_with(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "c.sqlite")
+    old.execute("CREATE TABLE outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, signal BLOB NOT NULL)")
+    old.execute("INSERT INTO outbox (signal) VALUES (?)", (codec.encode(a_signal(signal_id="old")),))
+    old.commit()
+    old.close()
+    for _ in range(2):
+        one = SqliteCheckpoint(tmp_path / "c.sqlite")
+        one.commit([a_signal(signal_id="new")], [], {})
+        one.close()
+    one = SqliteCheckpoint(tmp_path / "c.sqlite")
+    assert [signal.signal_id for _, signal in one.waiting()] == ["old", "new", "new"]
     one.close()
