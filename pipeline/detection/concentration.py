@@ -90,7 +90,7 @@ def concentration(
     Args:
         own: the unit's rows in the window.
         type_index: what they object to.
-        expected: voices expected of the unit in the window.
+        expected: voices expected of the unit in the steps that those rows are of.
         lot: of the unit; a version of the same name is not another dimension.
         siblings: lots of the product, the unit's among them; empty for other subjects.
         fixed: dimensions that the subject itself fixes (a carrier's own mentions all have that carrier).

@@ -1,7 +1,7 @@
 """Spikes: opened by the scan, updated as they grow, closed when the series has been calm."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
 from pipeline.detection.rules import Rules
 from pipeline.detection.scan import CALM, Scan, threshold
-from pipeline.detection.tally import Row, Tally, UnitKey
+from pipeline.detection.tally import NOT_EXPOSURE, Row, Tally, UnitKey
 from pipeline.detection.units import Units
 from schemas.identity import signal_id
 from schemas.signal import Concentration, Signal
@@ -213,16 +213,18 @@ class Spikes:
         in the whole product and no lot does, the carrier's own spike tells it and no lot is blamed.
         """
         if unit[0] != "product":
-            return held_by_one_lot(
-                rows, cell.type_index, float(scan.expected.mean[cell.window, cell.row, cell.type_index])
-            )
+            return held_by_one_lot(rows, cell.type_index, self._expected_of_held(rows, scan, cell))
         if cell.type_index != DELIVERY:
             return False
         siblings = self._siblings(scan, cell)
         length = scan.windows[cell.window]
-        members = self._units.members[int(self._units.subject[scan.slots[cell.row]])]
-        everyone = (row for member in members for row in self._rows(member, scan.step, length))
-        return held_by_one_carrier(everyone, DELIVERY, sum(member.expected for member in siblings), siblings)
+        units = self._units
+        subject = int(units.subject[scan.slots[cell.row]])
+        members = units.members[subject]
+        everyone = [row for member in members for row in self._rows(member, scan.step, length)]
+        said = scan.mentions[cell.window, units.subject[scan.slots] == subject].sum()
+        expected = sum(member.expected for member in siblings) * _share_held(everyone, said)
+        return held_by_one_carrier(everyone, DELIVERY, expected, siblings)
 
     def _unit(self, slot: int) -> UnitKey:
         kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
@@ -237,9 +239,15 @@ class Spikes:
 
     def _concentration(self, scan: Scan, cell: Cell, rows: Sequence[Row]) -> Concentration:
         unit = self._unit(int(scan.slots[cell.row]))
-        expected = _number(scan.expected.mean[cell.window, cell.row, cell.type_index])
+        expected = self._expected_of_held(rows, scan, cell)
         siblings = self._siblings(scan, cell) if unit[0] == "product" else []
         return concentration(rows, cell.type_index, expected, unit[2], siblings, {unit[0]: True})
+
+    @staticmethod
+    def _expected_of_held(rows: Sequence[Row], scan: Scan, cell: Cell) -> float:
+        """Voices expected of those steps of the window whose rows are still held, by their share of its mentions."""
+        mean = _number(scan.expected.mean[cell.window, cell.row, cell.type_index])
+        return mean * _share_held(rows, float(scan.mentions[cell.window, cell.row]))
 
     def _siblings(self, scan: Scan, cell: Cell) -> list[Member]:
         """The product's lots in the same window, those measured like this one, in the order of their names."""
@@ -254,6 +262,12 @@ class Spikes:
         lots = [self._unit(int(scan.slots[row]))[2] for row in rows]
         facts = zip(lots, voices.tolist(), expected.tolist(), exposure.tolist(), strict=True)
         return sorted(Member(*fact) for fact in facts)
+
+
+def _share_held(rows: Iterable[Row], mentions: float) -> float:
+    """How much of a window's mentions the rows are that are still held: a long window reaches into final steps."""
+    held = sum(row.count for row in rows if not row.flags & NOT_EXPOSURE)
+    return min(1.0, held / mentions) if mentions > 0 else 1.0
 
 
 def _number(value: float) -> float:

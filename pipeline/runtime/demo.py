@@ -152,7 +152,7 @@ def _show_queries(console: Console, engine: EmbeddedEngine) -> None:
 
 
 def _verdict(console: Console, opened: list[Signal], path: Path) -> int:
-    raised = [(s.kind, s.subject_id, s.product_batch_id, s.objection_type) for s in opened]
+    raised = [(s.kind, s.subject_id, s.product_batch_id, s.objection_type, s.concentration.dimension) for s in opened]
     missing, extra = EXPECTED.difference(raised), set(raised).difference(EXPECTED)
     good = not missing and not extra and len(raised) == len(EXPECTED)
     if good:

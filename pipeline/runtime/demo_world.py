@@ -82,9 +82,12 @@ SCALD = "昨天买的晨焙拿铁烫得离谱，杯盖一松全洒在孩子手�
 REPOST = "极星P9手机才买一个月屏幕就坏了，客服推来推去不给修，太失望了，大家别买"
 
 EXPECTED = frozenset(
-    {("spike", "washer-w7", "L2603", "product_quality"), ("severe", "latte-01", "C0315", "product_quality")}
+    {
+        ("spike", "washer-w7", "L2603", "product_quality", "batch"),
+        ("severe", "latte-01", "C0315", "product_quality", "none"),
+    }
 )
-"""Every signal the scripted days must raise: kind, product, lot, objection type. Any other one is an error."""
+"""Every signal the scripted days must raise: kind, product, lot, objection type, verdict. Any other one is an error."""
 
 
 def catalogue() -> list[CatalogueEntry]:
