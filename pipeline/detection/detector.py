@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from pipeline.detection.baseline import GUARD_STEPS, Absorber, StepSums
+from pipeline.detection.baseline import GUARD_STEPS, Absorber, StepSums, posterior
 from pipeline.detection.counts import CELLS, StepTable
 from pipeline.detection.exposure import Bools, Floats, Ints, catalogue_of
 from pipeline.detection.knowledge import Knowledge
@@ -57,9 +57,9 @@ class Closing(NamedTuple):
     """What the closing of a step of given counts came to."""
 
     slots: Ints
-    """(r,): the units looked at, ascending."""
+    """(r,): the units of every subject that was spoken of or has a spike, ascending."""
     p_values: Floats
-    """(r, 7): as `Spikes.p_values`."""
+    """(r, 7): as `Spikes.p_values`, NaN where it is too early to say."""
     signals: list[Signal]
 
 
@@ -311,15 +311,8 @@ class Detector:
 
     def _scan(self, step: int) -> list[Signal]:
         """Review open spikes and open new ones."""
-        scan = self._look(step)
+        scan = self._scanner.look(self._known.tables, step, self._spikes.slots(), self._rules.policy)
         return [] if scan is None else self._decide(scan)
-
-    def _look(self, step: int) -> Scan | None:
-        """Scan the units of every subject that is spoken of or has a spike; None where there is none."""
-        slots = np.array(sorted(self._spoken(step).union(self._spikes.slots())), np.int64)
-        if not len(slots):
-            return None
-        return self._scanner.scan(self._known.tables, step, self._units.family(slots), self._rules.policy)
 
     def _spoken(self, step: int) -> set[int]:
         table = self._known.tables.get(step)
@@ -329,11 +322,11 @@ class Detector:
         silent, spoken, index = self._silent(scan.step), self._spoken(scan.step), self._units.index
         unheard = {unit: silent and index[unit] not in spoken for unit, _ in self._signals.spikes}
         said = self._spikes.review(scan, self._rules, unheard)
-        return said + self._spikes.open(scan, self._rules, self._history(scan))
+        return said + self._spikes.open(scan, self._rules, self._history(scan.slots))
 
-    def _history(self, scan: Scan) -> Ints:
-        """(r,): steps heard of each row's subject before this one."""
-        history: Ints = self._known.heard - self._units.born[self._units.subject[scan.slots]]
+    def _history(self, slots: Ints) -> Ints:
+        """(r,): steps heard of each slot's subject before the one that closes."""
+        history: Ints = self._known.heard - self._units.born[self._units.subject[slots]]
         return history
 
     def _finish(self, closed: int) -> list[StepCount]:
@@ -458,13 +451,26 @@ class Detector:
         self._apply_catalogue(step)
         if tallies:
             self._count(step, tallies, step)
-        closing = Closing(np.zeros(0, np.int64), np.zeros((0, TYPES)), [])
-        scan = self._look(step)
+        scan = self._scanner.look(self._known.tables, step, self._spikes.slots(), self._rules.policy)
+        lively = np.array(sorted(self._spoken(step).union(self._spikes.slots())), np.int64)
+        slots = self._units.family(lively)
+        p_values = np.where(self._early(slots, step), np.nan, 1.0)
+        signals = []
         if scan is not None:
             signals = self._decide(scan)
-            closing = Closing(scan.slots, self._spikes.p_values(scan, self._rules, self._history(scan)), signals)
+            rows = np.searchsorted(slots, scan.slots)
+            found = self._spikes.p_values(scan, self._rules, self._history(scan.slots))
+            p_values[rows] = np.where(np.isnan(p_values[rows]), np.nan, found)
         self._leave(step)
-        return closing
+        return Closing(slots, p_values, signals)
+
+    def _early(self, slots: Ints, step: int) -> Bools:
+        """(r, 7): series of which no spike can be told yet, for want of a history."""
+        if not len(slots):
+            return np.zeros((0, TYPES), np.bool_)
+        unknown = np.isnan(posterior(self._units, slots, step, self._absorber.drift).rate())
+        early: Bools = unknown | (self._history(slots) < self._rules.policy.minimum_history)[:, None]
+        return early
 
     def _reach(self, step: int) -> None:
         """Begin with this step, if none was closed before."""

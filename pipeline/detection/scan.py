@@ -14,8 +14,10 @@ corrected p-values are on the safe side.
 After a spike has closed, windows do not reach back to it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,6 +81,8 @@ class Scan:
     rates: Posterior
     expected: Prediction
     p_values: Floats
+    family: Callable[[int], "Scan"]
+    """The same scan of all units of one subject slot: siblings are looked at only where a spike is told of."""
 
     def best(self) -> tuple[Ints, Floats]:
         """Of each series (r, 7): the window that is least likely (shortest of equals), and its corrected p-value."""
@@ -96,22 +100,36 @@ class Scan:
         return float(corrected(np.array(self.tail(at)), len(self.windows)))
 
 
-@dataclass
-class _Sums:
-    """Over the steps of a window: r units, 7 types, S subjects, p terms of the season."""
+class _Said(NamedTuple):
+    """What n steps, newest first, say of r units and S subjects."""
 
     fresh: Floats
+    """(n, r, 7)"""
+    voices: Floats
+    """(n, r, 7): history included."""
+    organic: Floats
+    """(n, r)"""
+    quiet: Floats
+    """(n, S)"""
+
+
+class _Sums(NamedTuple):
+    """Over the steps of W windows: r units, 7 types, S subjects, p terms of the season."""
+
+    fresh: Floats
+    """(W, r, 7)"""
+    organic: Floats
+    """(W, r)"""
     exposure: Floats
-    """(r,)"""
+    """(W, r)"""
     total: Floats
-    """(r, 7): exposure times season …"""
+    """(W, r, 7): exposure times season …"""
     squares: Floats
     """… and its squares, step by step."""
-    organic: Floats
     quiet: Floats
-    """(S,)"""
+    """(W, S)"""
     terms: Floats
-    """(p,)"""
+    """(W, p)"""
 
 
 class Scanner:
@@ -131,19 +149,43 @@ class Scanner:
         self._silent = silent
         self._season = season
 
-    def scan(self, tables: Mapping[int, StepTable], step: int, slots: Ints, policy: DetectionPolicy) -> Scan:
-        """Scan these slots at a step. Windows not allowed (reset, too few voices or mentions) have p-value 1."""
+    def look(
+        self, tables: Mapping[int, StepTable], step: int, alarmed: Iterable[int], policy: DetectionPolicy
+    ) -> Scan | None:
+        """Scan the units with an open spike and those where one may open; None where there is none.
+
+        One may open where somebody objects now and enough did in all windows; most units of a step are not worth more than
+        this look at their counts.
+
+        Args:
+            tables: of the steps that the windows reach back to; what is missing was silent.
+            step: the newest.
+            alarmed: slots of the units with an open spike.
+            policy: the windows and what is enough.
+        """
+        spoken = [] if step not in tables else tables[step].slots[(tables[step].fresh > 0).any(axis=1)].tolist()
+        slots = np.array(sorted({*spoken, *alarmed}), np.int64)
+        if not len(slots):
+            return None
+        said = self._said(tables, step, slots, policy)
+        voices, mentions = said.fresh.sum(axis=0), said.organic.sum(axis=0)
+        enough = (voices >= policy.minimum_voices) & (mentions >= MINIMUM_MENTIONS)[:, None]
+        worth = ((said.fresh[0] > 0) & enough).any(axis=1) | np.isin(slots, list(alarmed))
+        if not worth.any():
+            return None
+        said = said._replace(fresh=said.fresh[:, worth], voices=said.voices[:, worth], organic=said.organic[:, worth])
+        return self._scan(tables, step, slots[worth], said, policy)
+
+    def _scan(
+        self, tables: Mapping[int, StepTable], step: int, slots: Ints, said: _Said, policy: DetectionPolicy
+    ) -> Scan:
+        """Scan these slots. Windows not allowed (reset, too few voices or mentions) have p-value 1."""
         units, windows = self._units, tuple(sorted(policy.windows))
         rates = posterior(units, slots, step, self._absorber.drift)
-        per_window = [
-            (sums, self._predict(rates, sums, window, slots))
-            for window, sums in self._window_sums(tables, step, slots, windows)
-        ]
-        voices = np.stack([sums.fresh for sums, _ in per_window])
-        mentions = np.stack([sums.organic for sums, _ in per_window])
         length = np.array(windows, np.float64)[:, None]
-        exposure = np.stack([sums.exposure for sums, _ in per_window]) / length
-        expected = Prediction(*(np.stack(parts) for parts in zip(*(e for _, e in per_window), strict=True)))
+        sums = self._window_sums(tables, step, slots, said, windows)
+        voices, mentions = sums.fresh, sums.organic
+        expected = self._predict(rates, sums, length, slots)
         reset = step - units.reset[slots][None] < np.array(windows)[:, None, None]
         worth = (
             (voices >= policy.minimum_voices)
@@ -153,53 +195,67 @@ class Scanner:
         )
         worth &= supported(voices, expected) & (voices > expected.mean)
         p_values = _tail(expected, voices, worth)
-        newest = np.zeros((len(slots), TYPES))
-        if step in tables:
-            _gather(tables[step], slots, [(tables[step].fresh, newest)])
-        return Scan(step, windows, slots, voices, mentions, exposure, newest, rates, expected, p_values)
 
-    def _predict(self, rates: Posterior, sums: _Sums, window: int, slots: Ints) -> Prediction:
+        @cache
+        def family(subject: int) -> Scan:
+            members = units.members_of(subject)
+            return self._scan(tables, step, members, self._said(tables, step, members, policy), policy)
+
+        exposure = sums.exposure / length
+        return Scan(step, windows, slots, voices, mentions, exposure, said.fresh[0], rates, expected, p_values, family)
+
+    def _predict(self, rates: Posterior, sums: _Sums, length: Floats, slots: Ints) -> Prediction:
+        """Of each window; ``length`` (W, 1): its steps."""
         units, subjects = self._units, self._units.subject[slots]
         by_units = units.by_units[slots][:, None]
-        quiet = sums.quiet[subjects]
-        factor = activity(quiet, self._absorber.usual(subjects) * window)
-        unsure = np.where(factor > 1, 1.0 / (quiet + ACTIVITY_SHRINKAGE), 0.0)
-        factor = np.where(by_units, factor[:, None], 1.0)
-        over = offset(sums.total * factor, sums.squares * factor**2, by_units, unsure[:, None])
-        return predict(rates, over, log_factor(units.season_variance[slots], (sums.terms / window) ** 2))
+        quiet = sums.quiet[:, subjects]
+        factor = activity(quiet, self._absorber.usual(subjects) * length)[:, :, None]
+        unsure = np.where(factor > 1, 1.0 / (quiet + ACTIVITY_SHRINKAGE)[:, :, None], 0.0)
+        factor = np.where(by_units, factor, 1.0)
+        over = offset(sums.total * factor, sums.squares * factor**2, by_units, unsure)
+        return predict(rates, over, log_factor(units.season_variance[slots], (sums.terms / length) ** 2))
 
     def _window_sums(
-        self, tables: Mapping[int, StepTable], step: int, slots: Ints, windows: tuple[int, ...]
-    ) -> list[tuple[int, _Sums]]:
-        shapes = ((len(slots), TYPES), (len(slots),), (len(slots), TYPES), (len(slots), TYPES), (len(slots),))
-        subjects, terms = len(self._units.subject_slots.keys), len(self._season.prior)
-        sums = _Sums(*(np.zeros(shape) for shape in (*shapes, (subjects,), (terms,))))
-        found = []
-        for back in range(windows[-1]):
-            self._add_step(sums, tables.get(step - back), step - back, slots)
-            if back + 1 in windows:
-                found.append((back + 1, _Sums(*(part.copy() for part in vars(sums).values()))))
-        return found
-
-    def _add_step(self, sums: _Sums, table: StepTable | None, step: int, slots: Ints) -> None:
+        self, tables: Mapping[int, StepTable], step: int, slots: Ints, said: _Said, windows: tuple[int, ...]
+    ) -> _Sums:
         units, by_units = self._units, self._units.by_units[slots]
-        voices, organic = np.zeros((len(slots), TYPES)), np.zeros(len(slots))
-        if table is not None:
-            columns = [(table.fresh, sums.fresh), (table.count[:, :TYPES], voices), (table.organic, organic)]
-            _gather(table, slots, columns)
-            sums.quiet += np.bincount(units.subject[table.slots], weights=table.quiet, minlength=len(sums.quiet))
-        field = np.zeros(len(slots))
+        steps = np.arange(step, step - windows[-1], -1)
+        field = np.zeros_like(said.organic)
         if by_units.any():
-            counted = by_units & self._heard(table, step)[units.subject[slots]]
-            field = np.where(counted, units.field(slots, self._middle(step)), 0.0)
-        terms = self._season.terms(step)
-        exposure = np.where(by_units[:, None], field[:, None], np.maximum(organic[:, None] - voices, 0.0))
+            instants = np.array([self._middle(index) for index in steps.tolist()])[:, None]
+            heard = np.stack([self._heard(tables.get(index), index) for index in steps.tolist()])
+            counted = by_units & heard[:, units.subject[slots]]
+            field = np.where(counted, units.field(slots, instants), 0.0)
+        terms = self._season.terms(steps)
+        not_objecting = np.maximum(said.organic[:, :, None] - said.voices, 0.0)
+        exposure = np.where(by_units[:, None], field[:, :, None], not_objecting)
         exposure *= np.exp(log_factor(units.season[slots], terms))
-        sums.organic += organic
-        sums.exposure += np.where(by_units, field, organic)
-        sums.total += exposure
-        sums.squares += exposure**2
-        sums.terms += terms
+        parts = (said.fresh, said.organic, np.where(by_units, field, said.organic), exposure, exposure**2)
+        ends = np.array(windows) - 1
+        return _Sums(*(np.cumsum(part, axis=0)[ends] for part in (*parts, said.quiet, terms)))
+
+    def _said(self, tables: Mapping[int, StepTable], step: int, slots: Ints, policy: DetectionPolicy) -> _Said:
+        """What the steps of the longest window say of these slots."""
+        number, subjects = max(policy.windows), len(self._units.subject_slots.keys)
+        shape = (number, len(slots), TYPES)
+        said = _Said(np.zeros(shape), np.zeros(shape), np.zeros(shape[:2]), np.zeros((number, subjects)))
+        known = [(back, tables[step - back]) for back in range(number) if step - back in tables]
+        if not known:
+            return said
+        everyone = np.concatenate([table.slots for _, table in known])
+        back = np.repeat([back for back, _ in known], [len(table.slots) for _, table in known])
+        place = np.full(len(self._units), -1)
+        place[slots] = np.arange(len(slots))
+        row = place[everyone]
+        wanted = np.flatnonzero(row >= 0)
+        at = (back[wanted], row[wanted])
+        said.fresh[at] = np.concatenate([table.fresh for _, table in known])[wanted]
+        said.voices[at] = np.concatenate([table.count for _, table in known])[wanted, :TYPES]
+        said.organic[at] = np.concatenate([table.organic for _, table in known])[wanted]
+        owner = back * subjects + self._units.subject[everyone]
+        quiet = np.concatenate([table.quiet for _, table in known])
+        said.quiet[:] = np.bincount(owner, weights=quiet, minlength=number * subjects).reshape(number, subjects)
+        return said
 
     def _heard(self, table: StepTable | None, step: int) -> Bools:
         """Of each subject slot: whether the step says something of it, be it by having no mention outside a gap."""
@@ -210,15 +266,6 @@ class Scanner:
         if table is not None:
             spoken[self._units.subject[table.slots]] = True
         return spoken
-
-
-def _gather(table: StepTable, slots: Ints, columns: list[tuple[Ints, Floats]]) -> None:
-    """Add the table's columns to the totals, row by slot; ``slots`` is sorted, the table's slots are distinct."""
-    place = np.minimum(np.searchsorted(slots, table.slots), len(slots) - 1)
-    rows = np.flatnonzero(slots[place] == table.slots)
-    place = place[rows]
-    for column, total in columns:
-        total[place] += column[rows]
 
 
 def _tail(expected: Prediction, voices: Floats, worth: Bools) -> Floats:

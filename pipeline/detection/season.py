@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.detection.exposure import Floats
+from pipeline.detection.exposure import Floats, Ints
 
 DAY, WEEK, YEAR = 1.0, 7.0, 365.25
 """Periods, in days."""
@@ -33,9 +33,9 @@ class Season(NamedTuple):
     """(p,): steps that a series must have been known for before the term is learnt. A time of year cannot be told from
     slow drift before a year has passed."""
 
-    def terms(self, step: int) -> Floats:
-        """(p,): value of each term at a step."""
-        angle = 2 * np.pi * ((self.frequency * step) % 1.0)
+    def terms(self, step: int | Ints) -> Floats:
+        """(..., p): value of each term at a step or at steps (...)."""
+        angle = 2 * np.pi * ((np.asarray(step)[..., None] * self.frequency) % 1.0)
         terms: Floats = np.where(self.sine > 0, np.sin(angle), np.cos(angle))
         return terms
 
@@ -56,7 +56,10 @@ def season_of(step_days: float) -> Season:
 
 
 def log_factor(coefficients: Floats, terms: Floats) -> Floats:
-    """Logarithm of the seasonal factor: coefficients (..., p), terms (p,)."""
+    """Logarithm of the seasonal factor: coefficients (..., p) at the terms (n, p) of n steps → (n, ...); terms (p,) → (...)."""
+    aligned = terms.reshape(*terms.shape[:-1], *(1,) * (coefficients.ndim - 1), -1)
     # Not a matrix product: its last bits depend on how many rows there are.
-    total: Floats = (coefficients * terms).sum(axis=-1)
+    total: Floats = np.zeros(np.broadcast_shapes(aligned.shape, coefficients.shape)[:-1])
+    for index in range(terms.shape[-1]):
+        total += aligned[..., index] * coefficients[..., index]
     return total

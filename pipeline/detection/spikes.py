@@ -152,10 +152,9 @@ class Spikes:
         return said
 
     def p_values(self, scan: Scan, rules: Rules, history: Ints) -> Floats:
-        """(r, 7): what `open` holds against the promise; 1 where no spike may open now, NaN where it is too early to say."""
+        """(r, 7): what `open` holds against the promise; 1 where no spike may open now."""
         _, p_value = scan.best()
-        early = ~np.any(scan.expected.mean > 0, axis=0) | (history < rules.policy.minimum_history)[:, None]
-        found: Floats = np.where(early, np.nan, np.where(self._may_open(scan, rules, history), p_value, 1.0))
+        found: Floats = np.where(self._may_open(scan, rules, history), p_value, 1.0)
         return found
 
     def _may_open(self, scan: Scan, rules: Rules, history: Ints) -> Bools:
@@ -218,11 +217,10 @@ class Spikes:
             return False
         siblings = self._siblings(scan, cell)
         length = scan.windows[cell.window]
-        units = self._units
-        subject = int(units.subject[scan.slots[cell.row]])
-        members = units.members[subject]
+        subject = int(self._units.subject[scan.slots[cell.row]])
+        members = self._units.members[subject]
         everyone = [row for member in members for row in self._rows(member, scan.step, length)]
-        said = scan.mentions[cell.window, units.subject[scan.slots] == subject].sum()
+        said = scan.family(subject).mentions[cell.window].sum()
         expected = sum(member.expected for member in siblings) * _share_held(everyone, said)
         return held_by_one_carrier(everyone, DELIVERY, expected, siblings)
 
@@ -252,14 +250,14 @@ class Spikes:
     def _siblings(self, scan: Scan, cell: Cell) -> list[Member]:
         """The product's lots in the same window, those measured like this one, in the order of their names."""
         units, slot = self._units, scan.slots[cell.row]
-        same = (units.subject[scan.slots] == units.subject[slot]) & (units.by_units[scan.slots] == units.by_units[slot])
-        rows = np.flatnonzero(same)
-        voices = scan.voices[cell.window, rows, cell.type_index]
-        exposure = scan.exposure[cell.window, rows] * scan.windows[cell.window]
+        family = scan.family(int(units.subject[slot]))
+        rows = np.flatnonzero(units.by_units[family.slots] == units.by_units[slot])
+        voices = family.voices[cell.window, rows, cell.type_index]
+        exposure = family.exposure[cell.window, rows] * family.windows[cell.window]
         if not units.by_units[slot]:
             exposure = np.maximum(exposure - voices, 0.0) + 0.5
-        expected = np.nan_to_num(scan.expected.mean[cell.window, rows, cell.type_index])
-        lots = [self._unit(int(scan.slots[row]))[2] for row in rows]
+        expected = np.nan_to_num(family.expected.mean[cell.window, rows, cell.type_index])
+        lots = [self._unit(int(family.slots[row]))[2] for row in rows]
         facts = zip(lots, voices.tolist(), expected.tolist(), exposure.tolist(), strict=True)
         return sorted(Member(*fact) for fact in facts)
 

@@ -239,6 +239,10 @@ class Units:
         lively[self.subject[slots]] = True
         return np.flatnonzero(self.taken[:count] & lively[self.subject[:count]])
 
+    def members_of(self, subject: int) -> Ints:
+        """All slots of one subject slot, ascending."""
+        return np.sort(np.array([self.index[key] for key in self.members[subject]], np.int64))
+
     def field(self, slots: Ints, instant: float | Floats) -> Floats:
         """Units in the field of each slot at an instant (ms UTC); meaningless where the exposure is mentions."""
         return units_in_field(self.units[slots], self.sold_from[slots], self.sold_until[slots], instant)
