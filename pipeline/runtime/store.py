@@ -111,12 +111,12 @@ class Store:
                 health.turned()
                 for tp, records in self._consumer.poll(timeout_ms=_POLL_MS).items():
                     self._take(tp, records, block)
-                health.ready = bool(self._consumer.assignment())
                 if block.due:
                     if not self._write(block, stop, health):
                         return
                     block = Block(self._uncommitted)
-                if kafka.settled(self._consumer):
+                health.ready = kafka.settled(self._consumer)
+                if health.ready:
                     settled = time.monotonic()
                 elif time.monotonic() - settled > UNSETTLED_SECONDS:
                     raise TransientError(f"kafka: the group has given no place for {UNSETTLED_SECONDS:.0f} s")
