@@ -136,5 +136,6 @@ def test_a_worker_to_whom_no_partition_falls_stays(
         monkeypatch.setattr(store, "UNSETTLED_SECONDS", 0.0)
         turns = [first.turns, second.turns]
         assert comes(lambda: first.turns > turns[0] + 5 and second.turns > turns[1] + 5)
-        assert first.ready and second.ready
+        assert first.ready
+        assert second.ready
         monkeypatch.undo()
