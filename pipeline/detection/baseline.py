@@ -92,6 +92,13 @@ class Prediction(NamedTuple):
         mean, size = np.where(defined, self.mean, 1.0), np.where(defined, self.size, 1.0)
         return np.where(defined, betainc(np.where(defined, observed, 1.0), size, mean / (size + mean)), 1.0)
 
+    def middle_tail(self, observed: Floats) -> Floats:
+        """P(X > observed) + P(X = observed) / 2: of discrete counts it is below a level as often as the level says, on average.
+
+        The mid-p-value (Lancaster, Journal of the American Statistical Association, 1961).
+        """
+        return (self.tail(observed) + self.tail(observed + 1.0)) / 2.0
+
     def spread(self) -> Floats:
         """Standard deviation of the count; 0 where there is nothing to expect by."""
         defined = self.mean > 0

@@ -8,8 +8,9 @@ The smallest tail probability of the windows that count is corrected for how man
 normal counts with dyadic windows the corrected p-value exceeds the smallest tail probability p by a factor that hardly
 depends on the number of windows and grows with -log10 p (1.4 at 0.01, 2.1 at 0.001, 2.6 at 0.0001, by simulation);
 the line through these, and never more than Bonferroni's number of windows, is taken. Nine of ten steps below a threshold
-follow none: the same numbers tell how often a spike opens. Small counts are coarse and take fewer chances than that: their
-corrected p-values are on the safe side.
+follow none: the same numbers tell how often a spike opens. Small counts are coarse: their p-values lie below a level more
+seldom than it says, up to four times. So the promise, which is one of numbers, is kept by mid-p-values, which are as often
+below it on average; the p-values that are told claim no more than they keep for each count.
 
 After a spike has closed, windows do not reach back to it.
 """
@@ -31,6 +32,8 @@ from schemas.policy import DAY_MS, DetectionPolicy
 
 MINIMUM_MENTIONS = 5
 """Mentions of the unit (reposts and rewarded ones apart) in the window below which there is no rate to speak of: three complaints alone are no spike."""
+USUAL_MENTIONS = 10.0
+"""Weight of the usual volume of talk, in mentions, where a window has fewer than usual."""
 STANDS_OUT = 1.75
 """Standard deviations above what is expected that a window must hold for longer ones to count."""
 CHANCES = (0.06, 0.66)
@@ -51,6 +54,21 @@ def threshold(policy: DetectionPolicy, step_length: int, lots: int) -> float:
     """
     series = policy.series or (TYPES * lots if lots else SERIES_WITHOUT_CATALOGUE)
     return policy.false_signals_per_week * step_length / (7 * DAY_MS) / series
+
+
+def volume(mentions: Floats, length: Floats) -> Floats:
+    """Mentions that stand for the volume of talk in W windows, shortest first: few are drawn up towards the usual number.
+
+    Where nine of a lot's ten mentions of a day object, the tenth alone says little of how many might have. Talk that is
+    livelier than usual stands as it is, like the activity of a product.
+
+    Args:
+        mentions: (W, r, 7), those that do not object to the type, season included.
+        length: (W, 1, 1), steps.
+    """
+    usual = np.maximum(mentions[-1] * length / length[-1], 1e-9)
+    drawn: Floats = np.maximum(mentions, (mentions + USUAL_MENTIONS) / (1.0 + USUAL_MENTIONS / usual))
+    return drawn
 
 
 def supported(voices: Floats, expected: Prediction) -> Bools:
@@ -81,14 +99,15 @@ class Scan:
     rates: Posterior
     expected: Prediction
     p_values: Floats
+    mid_p: Floats
     family: Callable[[int], "Scan"]
     """The same scan of all units of one subject slot: siblings are looked at only where a spike is told of."""
 
-    def best(self) -> tuple[Ints, Floats]:
-        """Of each series (r, 7): the window that is least likely (shortest of equals), and its corrected p-value."""
+    def best(self) -> tuple[Ints, Floats, Floats]:
+        """Of each series (r, 7): the window that is least likely (shortest of equals), its corrected p- and mid-p-value."""
         window = np.argmin(self.p_values, axis=0)
-        p_value = np.take_along_axis(self.p_values, window[None], axis=0)[0]
-        return window, corrected(p_value, len(self.windows))
+        p_value, mid_p = (np.take_along_axis(tail, window[None], axis=0)[0] for tail in (self.p_values, self.mid_p))
+        return window, corrected(p_value, len(self.windows)), corrected(mid_p, len(self.windows))
 
     def tail(self, at: tuple[int, int, int]) -> float:
         """P(X >= voices) of one window, row and type, whether or not a spike could open there."""
@@ -194,7 +213,7 @@ class Scanner:
             & ~reset
         )
         worth &= supported(voices, expected) & (voices > expected.mean)
-        p_values = _tail(expected, voices, worth)
+        p_values, mid_p = _tails(expected, voices, worth)
 
         @cache
         def family(subject: int) -> Scan:
@@ -202,7 +221,9 @@ class Scanner:
             return self._scan(tables, step, members, self._said(tables, step, members, policy), policy)
 
         exposure = sums.exposure / length
-        return Scan(step, windows, slots, voices, mentions, exposure, said.fresh[0], rates, expected, p_values, family)
+        return Scan(
+            step, windows, slots, voices, mentions, exposure, said.fresh[0], rates, expected, p_values, mid_p, family
+        )
 
     def _predict(self, rates: Posterior, sums: _Sums, length: Floats, slots: Ints) -> Prediction:
         """Of each window; ``length`` (W, 1): its steps."""
@@ -212,7 +233,8 @@ class Scanner:
         factor = activity(quiet, self._absorber.usual(subjects) * length)[:, :, None]
         unsure = np.where(factor > 1, 1.0 / (quiet + ACTIVITY_SHRINKAGE)[:, :, None], 0.0)
         factor = np.where(by_units, factor, 1.0)
-        over = offset(sums.total * factor, sums.squares * factor**2, by_units, unsure)
+        total = np.where(by_units, sums.total, volume(sums.total, length[:, :, None]))
+        over = offset(total * factor, sums.squares * factor**2, by_units, unsure)
         return predict(rates, over, log_factor(units.season_variance[slots], (sums.terms / length) ** 2))
 
     def _window_sums(
@@ -268,9 +290,9 @@ class Scanner:
         return spoken
 
 
-def _tail(expected: Prediction, voices: Floats, worth: Bools) -> Floats:
-    """Tail probabilities where they are worth computing, 1 elsewhere."""
-    p_values = np.ones(voices.shape)
+def _tails(expected: Prediction, voices: Floats, worth: Bools) -> tuple[Floats, Floats]:
+    """Tail probabilities and their mid-p-values where they are worth computing, 1 elsewhere."""
+    tail, middle = np.ones(voices.shape), np.ones(voices.shape)
     part = Prediction(expected.mean[worth], expected.size[worth])
-    p_values[worth] = part.tail(voices[worth])
-    return p_values
+    tail[worth], middle[worth] = part.tail(voices[worth]), part.middle_tail(voices[worth])
+    return tail, middle

@@ -140,9 +140,9 @@ class Spikes:
 
     def open(self, scan: Scan, rules: Rules, history: Ints) -> list[Signal]:
         """Open spikes where the scan is rarer than the promise allows. ``history``: steps heard of each row's subject."""
-        window, p_value = scan.best()
+        window, p_value, mid_p = scan.best()
         limit = threshold(rules.policy, rules.steps.length, rules.lots)
-        rare = (p_value < limit) & self._may_open(scan, rules, history)
+        rare = (mid_p < limit) & self._may_open(scan, rules, history)
         said = []
         for row, type_index in zip(*(axis.tolist() for axis in np.nonzero(rare)), strict=True):
             unit = self._unit(int(scan.slots[row]))
@@ -152,8 +152,8 @@ class Spikes:
         return said
 
     def p_values(self, scan: Scan, rules: Rules, history: Ints) -> Floats:
-        """(r, 7): what `open` holds against the promise; 1 where no spike may open now."""
-        _, p_value = scan.best()
+        """(r, 7): of the scan, corrected for its windows; 1 where no spike may open now."""
+        _, p_value, _ = scan.best()
         found: Floats = np.where(self._may_open(scan, rules, history), p_value, 1.0)
         return found
 

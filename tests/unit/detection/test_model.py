@@ -23,7 +23,7 @@ from pipeline.detection.baseline import (
 from pipeline.detection.concentration import Member, by_value, driver
 from pipeline.detection.detector import Detector
 from pipeline.detection.exposure import Lot, activity, units_in_field
-from pipeline.detection.scan import STANDS_OUT, corrected, supported, threshold
+from pipeline.detection.scan import STANDS_OUT, USUAL_MENTIONS, corrected, supported, threshold, volume
 from pipeline.detection.season import log_factor, season_of
 from pipeline.detection.spikes import interval
 from pipeline.detection.tally import TYPES, entry_of
@@ -85,6 +85,31 @@ def test_the_tail_is_that_of_the_negative_binomial() -> None:
     for observed in (1, 3, 12, 40):
         tail = Prediction(np.array(mean), np.array(size)).tail(np.array(float(observed)))
         assert tail == pytest.approx(1 - sum(probabilities[:observed]), abs=1e-9)
+
+
+def test_mid_p_values_are_below_a_level_as_often_as_it_says() -> None:
+    """On average over means; those of the tail are so more seldom."""
+    means = np.geomspace(0.05, 20.0, 400)
+    counts = np.arange(0.0, 300.0)[None]
+    expected = Prediction(means[:, None] + 0 * counts, means[:, None] / 0.75 + 0 * counts)
+    at_least = expected.tail(counts)
+    chance = at_least - expected.tail(counts + 1.0)
+    for level in (1e-2, 1e-3, 1e-4):
+        below = [
+            ((tail < level) * chance).sum() / len(means) / level for tail in (at_least, expected.middle_tail(counts))
+        ]
+        assert below[0] < 0.75
+        assert below[1] == pytest.approx(1.0, abs=0.25)
+
+
+def test_few_mentions_are_drawn_up_to_the_usual_volume() -> None:
+    length = np.array([1.0, 16.0])[:, None, None]
+    mentions = np.array([[1.0, 10.0, 40.0, 1000.0], [160.0, 160.0, 160.0, 32000.0]])[:, :, None]
+    drawn = volume(mentions, length)
+    assert drawn[1] == pytest.approx(mentions[1])
+    alone = (1.0 + USUAL_MENTIONS) / (1.0 + USUAL_MENTIONS / 10.0)
+    assert drawn[0, :, 0] == pytest.approx([alone, 10.0, 40.0, 1010.0 / 1.005])
+    assert volume(0 * mentions, length) == pytest.approx(0 * mentions, abs=1e-6)
 
 
 def test_nothing_to_expect_by_is_no_surprise() -> None:
