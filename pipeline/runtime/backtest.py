@@ -33,8 +33,10 @@ from msgspec.structs import replace
 
 from pipeline.detection.backtest import Backtest, Series
 from pipeline.detection.exposure import Bools, Floats, Ints
+from pipeline.detection.tally import TYPES
 from pipeline.errors import ConfigurationError
 from schemas.policy import DetectionPolicy
+from schemas.vocabulary import OBJECTION_TYPES
 
 if TYPE_CHECKING:
     import _csv
@@ -86,9 +88,17 @@ class Counts:
         return int(np.gcd.reduce(np.diff(self.times))) or 1
 
     def names(self) -> list[Series]:
-        """The series as detection knows them; without a product each is one of its own."""
+        """The series as detection knows them; without a product each is one of its own.
+
+        Types of a lot know nothing of each other, and the exposure is constant without totals: where every series has a
+        count at each step, seven of them pass for the types of one product, at a fraction of the cost.
+        """
         if self.key == PRODUCT_KEY:
             return [Series(*key) for key in self.series]
+        if self.total is None and len(self.count) == len(self.series) * len(self.times):
+            return [
+                Series(str(number // TYPES), "", OBJECTION_TYPES[number % TYPES]) for number in range(len(self.series))
+            ]
         return [Series(name, "", "product_quality") for (name,) in self.series]
 
     def steps(self) -> Iterator[tuple[int, Ints]]:

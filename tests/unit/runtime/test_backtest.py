@@ -179,3 +179,19 @@ def test_the_promise_knows_how_long_a_step_is(tmp_path: Path) -> None:
     daily = backtest(path, tmp_path / "daily.csv", policy, step_days=1.0)
     weekly = backtest(path, tmp_path / "weekly.csv", policy)
     assert weekly.opened > daily.opened
+
+
+def test_series_that_share_a_unit_know_nothing_of_each_other(tmp_path: Path) -> None:
+    """With one count missing each series is a product of its own: what is said of the others stays the same."""
+    lines = [f"{line}" for seed in range(5) for line in noisy(80, burst=range(60, 66), seed=seed)]
+    named = [f"{number // 160}{line}" for number, line in enumerate(lines)]
+    whole = write(tmp_path, "series,t,count", *named, "z,0,1", *(f"z,{t},1" for t in range(1, 80)))
+    apart = write(tmp_path, "series,t,count", *named, "z,0,1", name="apart.csv")
+    assert len({one.product_id for one in read_counts(whole).names()}) == 2
+    assert len({one.product_id for one in read_counts(apart).names()}) == 11
+    told = []
+    for path in (whole, apart):
+        backtest(path, path.with_suffix(".out"), DetectionPolicy(series=11))
+        told.append([one for one in alarms(path.with_suffix(".out")) if one["series"] != "z"])
+    assert told[0] == told[1]
+    assert any(one["alarm"] == "1" for one in told[0])
