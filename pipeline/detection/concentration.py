@@ -1,8 +1,9 @@
 """Which single dimension explains an excess best: the lot, a carrier, a region, a channel, a version, or none.
 
-A value explains an excess when it holds at least half of it, clearly more than its share of the exposure
-(`MARGIN`), and more than chance would put there (a one-sided binomial tail below `CHANCE`). Of several the one with the
-widest margin is named. The shares are point estimates; only mentions of steps that are not final yet are looked at.
+A value explains an excess when it holds at least half of it, clearly more than its share of the exposure (`MARGIN`; of
+one with most of the exposure, half of what is left to it), and more than chance would put there (a one-sided binomial tail
+below `CHANCE`). Of several the one with the widest margin is named. The shares are point estimates; only mentions of steps
+that are not final yet are looked at.
 """
 
 from collections import Counter
@@ -54,7 +55,8 @@ def driver(dimension: Dimension, members: Sequence[Member], margin: float = MARG
     top = int(np.argmax(excess - share))
     count, total = float(observed[top]), float(observed.sum())
     chance = float(betainc(count, total - count + 1.0, share[top])) if count > 0 else 1.0
-    clear = bool(excess[top] >= HALF and excess[top] - share[top] >= margin and chance <= CHANCE)
+    wanted = min(margin, (1.0 - share[top]) / 2.0)
+    clear = bool(excess[top] >= HALF and excess[top] - share[top] >= wanted and chance <= CHANCE)
     return DriverShare(dimension, members[top].value, float(excess[top]), float(share[top])), clear
 
 

@@ -93,6 +93,9 @@ class Scan:
     windows: tuple[int, ...]
     slots: Ints
     voices: Floats
+    """Those that may open a spike."""
+    every: Floats
+    """Those that came late or undated as well."""
     mentions: Floats
     exposure: Floats
     newest: Floats
@@ -110,9 +113,9 @@ class Scan:
         return window, corrected(p_value, len(self.windows)), corrected(mid_p, len(self.windows))
 
     def tail(self, at: tuple[int, int, int]) -> float:
-        """P(X >= voices) of one window, row and type, whether or not a spike could open there."""
+        """P(X >= voices, late ones too) of one window, row and type, whether or not a spike could open there."""
         one = Prediction(self.expected.mean[at], self.expected.size[at])
-        return float(one.tail(self.voices[at]))
+        return float(one.tail(self.every[at]))
 
     def p_value(self, at: tuple[int, int, int]) -> float:
         """The same, corrected for the scan."""
@@ -136,6 +139,8 @@ class _Sums(NamedTuple):
     """Over the steps of W windows: r units, 7 types, S subjects, p terms of the season."""
 
     fresh: Floats
+    """(W, r, 7)"""
+    voices: Floats
     """(W, r, 7)"""
     organic: Floats
     """(W, r)"""
@@ -222,7 +227,19 @@ class Scanner:
 
         exposure = sums.exposure / length
         return Scan(
-            step, windows, slots, voices, mentions, exposure, said.fresh[0], rates, expected, p_values, mid_p, family
+            step,
+            windows,
+            slots,
+            voices,
+            sums.voices,
+            mentions,
+            exposure,
+            said.fresh[0],
+            rates,
+            expected,
+            p_values,
+            mid_p,
+            family,
         )
 
     def _predict(self, rates: Posterior, sums: _Sums, length: Floats, slots: Ints) -> Prediction:
@@ -252,7 +269,8 @@ class Scanner:
         not_objecting = np.maximum(said.organic[:, :, None] - said.voices, 0.0)
         exposure = np.where(by_units[:, None], field[:, :, None], not_objecting)
         exposure *= np.exp(log_factor(units.season[slots], terms))
-        parts = (said.fresh, said.organic, np.where(by_units, field, said.organic), exposure, exposure**2)
+        measured = np.where(by_units, field, said.organic)
+        parts = (said.fresh, said.voices, said.organic, measured, exposure, exposure**2)
         ends = np.array(windows) - 1
         return _Sums(*(np.cumsum(part, axis=0)[ends] for part in (*parts, said.quiet, terms)))
 

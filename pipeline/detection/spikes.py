@@ -18,9 +18,11 @@ from pipeline.detection.tally import NOT_EXPOSURE, Row, Tally, UnitKey
 from pipeline.detection.units import Units
 from schemas.identity import signal_id
 from schemas.signal import Concentration, Signal
-from schemas.vocabulary import OBJECTION_TYPES, SubjectKind
+from schemas.vocabulary import OBJECTION_TYPES, Dimension, SubjectKind
 
 DELIVERY = OBJECTION_TYPES.index("delivery")
+TOLD_BY: dict[str, tuple[Dimension, ...]] = {"region": ("carrier",), "channel": ("carrier", "region")}
+"""Kind of subject → kinds whose own spike tells an excess that they explain; never in both directions, or none would."""
 
 
 class Cell(NamedTuple):
@@ -119,7 +121,7 @@ class Spikes:
 
     def _tell(self, held: OpenSignal, scan: Scan, cell: Cell, rules: Rules, *, closing: bool) -> Signal:
         at = (cell.window, cell.row, cell.type_index)
-        observed, mean = int(scan.voices[at]), _number(scan.expected.mean[at])
+        observed, mean = int(scan.every[at]), _number(scan.expected.mean[at])
         changes: dict[str, object] = {
             "step_start": rules.steps.start(scan.step),
             "observed": observed,
@@ -169,7 +171,8 @@ class Spikes:
         at = (cell.window, cell.row, cell.type_index)
         length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
         rows = list(self._rows(unit, scan.step, length))
-        if self._explained_elsewhere(unit, scan, cell, rows):
+        verdict = self._concentration(scan, cell, rows)
+        if self._explained_elsewhere(unit, scan, cell, rows, verdict.dimension):
             return []
         against = opening(rows, cell.type_index)
         observed, start = int(scan.voices[at]), rules.steps.start(scan.step)
@@ -197,7 +200,7 @@ class Spikes:
             window=length,
             p_value=p_value,
             voices=observed,
-            concentration=self._concentration(scan, cell, rows),
+            concentration=verdict,
             evidence=strongest(against, cell.type_index),
             opening_state=_opening_state(scan, cell, limit),
             versions=rules.versions,
@@ -205,16 +208,22 @@ class Spikes:
         self._signals.add(OpenSignal(signal, voices=observed))
         return [signal]
 
-    def _explained_elsewhere(self, unit: UnitKey, scan: Scan, cell: Cell, rows: Sequence[Row]) -> bool:
+    def _explained_elsewhere(
+        self, unit: UnitKey, scan: Scan, cell: Cell, rows: Sequence[Row], verdict: Dimension
+    ) -> bool:
         """Whether the excess is another subject's: one lot's for a carrier, region or channel; a carrier's for a lot.
 
-        A failing carrier makes every lot that it delivers look late: where a carrier explains the excess of `delivery`
-        in the whole product and no lot does, the carrier's own spike tells it and no lot is blamed.
+        A failing carrier makes every lot that it delivers look late, and every region and channel: its own spike tells it.
+        Of `delivery` a lot is cleared where a carrier explains the excess of its own mentions best, or that of the whole
+        product while no lot does.
         """
         if unit[0] != "product":
-            return held_by_one_lot(rows, cell.type_index, self._expected_of_held(rows, scan, cell))
+            one_lot = held_by_one_lot(rows, cell.type_index, self._expected_of_held(rows, scan, cell))
+            return one_lot or verdict in TOLD_BY.get(unit[0], ())
         if cell.type_index != DELIVERY:
             return False
+        if verdict == "carrier":
+            return True
         siblings = self._siblings(scan, cell)
         length = scan.windows[cell.window]
         subject = int(self._units.subject[scan.slots[cell.row]])

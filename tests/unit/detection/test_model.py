@@ -296,6 +296,8 @@ def test_driver_by_hand() -> None:
     assert clear
     even = [Member("slow", 11.0, 1.0, 50.0), Member("fast", 9.0, 1.0, 50.0)]
     assert (driver("carrier", even) or pytest.fail("no driver"))[1] is False
+    most = [Member("new", 40.0, 10.0, 75.0), Member("old", 5.0, 4.0, 25.0)]
+    assert (driver("batch", most) or pytest.fail("no driver"))[1]
     assert driver("carrier", members[:1]) is None
     assert driver("carrier", [Member("a", 1.0, 2.0, 1.0), Member("b", 0.0, 2.0, 1.0)]) is None
 

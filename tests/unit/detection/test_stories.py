@@ -184,6 +184,19 @@ def test_a_failing_carrier_is_named_and_no_lot_is_blamed() -> None:
     assert all(evidence.quote == "" for signal in outputs.signals for evidence in signal.evidence)
 
 
+def test_a_failing_carrier_is_told_once_and_not_for_each_region_and_channel() -> None:
+    rng = np.random.default_rng(8)
+    parts = []
+    for number in range(40):
+        rows = [replace(one, region=f"R{index % 3}") for index, one in enumerate(carried(rng, number, failing=True))]
+        own = [one for one in rows if one.subject_kind == "product"]
+        rows += [replace(one, subject_kind="region", subject_id=one.region, primary=False, text="") for one in own]
+        rows += [replace(one, subject_kind="channel", subject_id="review", primary=False, text="") for one in own]
+        parts.append(rows)
+    outputs = run(Detector(DAILY), days(parts))
+    assert {(s.subject_kind, s.subject_id) for s in outputs.signals} == {("carrier", "slow")}
+
+
 def test_one_bad_lot_does_not_raise_the_channel_it_is_complained_of_in() -> None:
     rng = np.random.default_rng(9)
     parts = world(40, lambda _, number, lot: noisy(rng, number, lot))
@@ -239,6 +252,16 @@ def test_an_outage_neither_lowers_the_baseline_nor_raises_a_spike() -> None:
     sold = world(60, lambda rng, number, lot: mentions(rng, number, lot=lot, talk=40, complaints=2))
     records = [SOLD, *days(sold[:30]), Gap("s", day(30), day(42), "down"), watermark(42), *days(sold[42:], 42)]
     assert run(Detector(DAILY), records).signals == []
+
+
+def test_a_backfill_does_not_make_an_open_spike_look_calm() -> None:
+    """What comes late opens nothing; a spike that is open is reviewed by all that was said."""
+    parts = world(48, noisy)
+    for number in range(36, 44):
+        parts[number] = [replace(one, flags=["backfill"]) for one in parts[number]]
+    signals = run(Detector(DAILY), days(parts)).signals
+    assert [signal.event for signal in signals].count("opened") == 1
+    assert "closed" not in [signal.event for signal in signals if signal.step_start < day(48)]
 
 
 def test_months_without_data_are_passed_over_at_once() -> None:
