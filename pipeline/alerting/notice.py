@@ -36,6 +36,8 @@ _DIMENSIONS: dict[str, tuple[str, str]] = {
     "version": ("版本", "version"),
     "product": ("产品", "product"),
 }
+_PAST = (("历史", "history"), ("一两个月前的水平", "the rate of one to two months before"))
+"""What a spike is held against, and a ramp."""
 _STEPS: dict[str, tuple[str, str]] = {"1h": ("小时", "h"), "1d": ("天", "d")}
 
 
@@ -87,6 +89,7 @@ def numbers(signal: Signal, language: Language, zone: ZoneInfo, step: str) -> st
     low, high = signal.interval
     length = f"{signal.window} {_word(_STEPS, step, language)}"
     chance = f"{signal.p_value:.0e}" if signal.p_value is not None else "–"
+    against = _PAST[signal.kind == "ramp"][language == "en"]
     if language == "zh":
         exposure = (
             f"在用 {signal.exposure:,.0f} 件"
@@ -94,7 +97,7 @@ def numbers(signal: Signal, language: Language, zone: ZoneInfo, step: str) -> st
             else f"每步提及 {signal.exposure:,.1f} 条"
         )
         return (
-            f"近 {length} {signal.observed} 位客户提出异议，按历史与{exposure}应为 {signal.expected:.1f}"
+            f"近 {length} {signal.observed} 位客户提出异议，按{against}与{exposure}应为 {signal.expected:.1f}"
             f"（95 % 区间 {low:.0f}–{high:.0f}），{signal.rate_ratio:.1f} 倍，p={chance}，始于 {day}"
         )
     exposure = (
@@ -103,7 +106,7 @@ def numbers(signal: Signal, language: Language, zone: ZoneInfo, step: str) -> st
         else f"{signal.exposure:,.1f} mentions a step"
     )
     return (
-        f"{signal.observed} voices object in the last {length}; history and {exposure} explain {signal.expected:.1f} "
+        f"{signal.observed} voices object in the last {length}; {against} and {exposure} explain {signal.expected:.1f} "
         f"(95 % {low:.0f}–{high:.0f}): {signal.rate_ratio:.1f}×, p={chance}, since {day}"
     )
 

@@ -59,6 +59,8 @@ CUT_OPEN = 1.5
 """The cut without the voice more, while a spike of the series is open: a lasting change of level is learnt slowly."""
 QUIET_CUT = 2.0
 """Multiple of the usual activity at which absorbed activity is cut: a promotion is not the new usual."""
+MARK_DAYS = 28
+"""So often the rates are marked; what they were between one and two marks ago is what slow ramps are held against."""
 LONGEST_SILENCE_DAYS = 14
 """A product silent for longer than this was not heard, rather than in order: such steps are not absorbed."""
 
@@ -139,6 +141,13 @@ def posterior(units: Units, slots: Ints, step: int, drift: float) -> Posterior:
     return Posterior(events + voices, exposure + prior_exposure, np.clip(dispersion, *DISPERSION_RANGE))
 
 
+def past(units: Units, slots: Ints, step: int, drift: float, dispersion: Floats) -> Posterior:
+    """The rates of these slots as they were at the mark before the last, with what they may have drifted since; NaN before."""
+    events, exposure = units.marks[slots, :, 0], units.marks[slots, :, 1]
+    kept = 1.0 / (1.0 + events * (drift * (step - units.marked[slots, 0]))[:, None])
+    return Posterior(np.maximum(events * kept, _TINY), exposure * kept, dispersion)
+
+
 class Offset(NamedTuple):
     """What the rates of r series x 7 types are multiplied by, over a step or a window of steps."""
 
@@ -202,6 +211,7 @@ class Absorber:
         self._dispersion_half_life = float(DISPERSION_HALF_LIFE_DAYS * steps_a_day)
         self.half_life = float(HALF_LIFE_DAYS * steps_a_day)
         self._longest_silence = LONGEST_SILENCE_DAYS * steps_a_day
+        self._mark_steps = MARK_DAYS * steps_a_day
 
     def usual(self, subjects: Ints) -> Floats:
         """Usual quiet mentions a step of each subject slot; NaN before the first absorbed step."""
@@ -232,6 +242,7 @@ class Absorber:
 
     def _update(self, slots: Ints, step: int, voices: Floats, exposure: Floats, alarmed: Ints) -> None:
         units, terms = self._units, self._season.terms(step)
+        self._mark(slots, step)
         self._age_season(slots, step)
         seasonal = exposure * np.exp(log_factor(units.season[slots], terms))
         over = offset(seasonal, seasonal**2, units.by_units[slots][:, None], np.zeros((len(slots), 1)))
@@ -250,6 +261,14 @@ class Absorber:
         self._learn_rates(slots, step, cut / voices_an_event, over.total / voices_an_event, terms)
         units.as_of[slots] = step
         units.dirty.update(slots.tolist())
+
+    def _mark(self, slots: Ints, step: int) -> None:
+        """Where a mark lies between the last step taken in and this one: keep what the rates were."""
+        units = self._units
+        due = slots[step // self._mark_steps > units.as_of[slots] // self._mark_steps]
+        now = np.stack((units.events[due], units.exposure[due]), axis=2)
+        units.marks[due] = np.concatenate((units.marks[due, :, 2:], now), axis=2)
+        units.marked[due] = np.stack((units.marked[due, 1], units.as_of[due]), axis=1)
 
     def _age_season(self, slots: Ints, step: int) -> None:
         """Coefficients drift; those that wait for a series to be old enough begin to be learnt when it is."""

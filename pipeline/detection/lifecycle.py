@@ -9,12 +9,14 @@ import msgspec
 
 from pipeline.detection.tally import TYPE_INDEX, UnitKey
 from schemas.signal import Signal
-from schemas.vocabulary import SignalEvent
+from schemas.vocabulary import SignalEvent, SignalKind
 
 GROWTH = 1.5
 """A signal is told again when its voices have grown by this factor since it was last told (or its tier changed)."""
 
 SeriesKey = tuple[UnitKey, int]
+RISES: frozenset[SignalKind] = frozenset({"spike", "ramp"})
+"""Kinds of signals of a rate that has risen."""
 
 
 class OpenSignal(msgspec.Struct, array_like=True):
@@ -54,6 +56,7 @@ class OpenSignals:
     def __init__(self) -> None:
         self.by_id: dict[str, OpenSignal] = {}
         self.spikes: dict[SeriesKey, str] = {}
+        """Slow ramps as well: what keeps a spike from opening."""
         self.severe: dict[SeriesKey, list[str]] = {}
         self.dirty: set[str] = set()
 
@@ -65,7 +68,7 @@ class OpenSignals:
         signal = held.signal
         self.by_id[signal.signal_id] = held
         self.dirty.add(signal.signal_id)
-        if signal.kind == "spike":
+        if signal.kind in RISES:
             self.spikes[held.series] = signal.signal_id
         else:
             ids = self.severe.setdefault(held.series, [])
@@ -76,16 +79,23 @@ class OpenSignals:
         """Forget a signal that has closed."""
         held = self.by_id.pop(signal_id)
         self.dirty.add(signal_id)
-        if held.signal.kind == "spike":
+        if held.signal.kind in RISES:
             del self.spikes[held.series]
             return
         self.severe[held.series].remove(signal_id)
         if not self.severe[held.series]:
             del self.severe[held.series]
 
-    def of_kind(self, kind: str) -> Iterator[OpenSignal]:
-        """The open signals of a kind, in the order of their ids (a copy: they may close meanwhile)."""
+    def rises(self) -> Iterator[OpenSignal]:
+        """The open spikes and ramps, in the order of their ids (a copy: they may close meanwhile)."""
+        return self._of_kinds(*RISES)
+
+    def severities(self) -> Iterator[OpenSignal]:
+        """The open severe signals, likewise."""
+        return self._of_kinds("severe")
+
+    def _of_kinds(self, *kinds: str) -> Iterator[OpenSignal]:
         for signal_id in sorted(self.by_id):
             held = self.by_id[signal_id]
-            if held.signal.kind == kind:
+            if held.signal.kind in kinds:
                 yield held

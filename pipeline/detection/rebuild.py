@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 
 from pipeline.detection.detector import Detector
-from pipeline.detection.lifecycle import OpenSignal
+from pipeline.detection.lifecycle import RISES, OpenSignal
 from pipeline.detection.steps import Steps
 from pipeline.detection.tally import DANGER, TYPE_INDEX, Entry, UnitKey, UnitTally
 from pipeline.errors import TerminalError
@@ -89,7 +89,7 @@ def rebuild(
         since = first[0]
     signals = [*open_signals, *closed_signals]
     severe = [signal for signal in signals if signal.kind == "severe" and signal.event != "closed"]
-    spikes = [signal for signal in signals if signal.kind == "spike"]
+    spikes = [signal for signal in signals if signal.kind in RISES]
     opened, closed = _turns(spikes, steps, since)
     following = 0
     for step, tallies in _with_turns(history, opened.keys() | closed.keys()):

@@ -13,6 +13,9 @@ seldom than it says, up to four times. So the promise, which is one of numbers, 
 below it on average; the p-values that are told claim no more than they keep for each count.
 
 After a spike has closed, windows do not reach back to it.
+
+A slow ramp is learnt while it lasts, so the longest window is held against the past as well: the rate of one to two months
+ago, with what it may have drifted since. That is one chance and needs no correction.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.detection.baseline import Absorber, Posterior, Prediction, offset, posterior, predict
+from pipeline.detection.baseline import Absorber, Posterior, Prediction, offset, past, posterior, predict
 from pipeline.detection.counts import StepTable
 from pipeline.detection.exposure import ACTIVITY_SHRINKAGE, Bools, Floats, Ints, activity
 from pipeline.detection.season import Season, log_factor
@@ -40,12 +43,14 @@ CHANCES = (0.06, 0.66)
 """Factor of the correction: the first plus the second times -log10 of the tail probability."""
 CALM = 0.05
 """A series is calm at a step when its window is no rarer than this, were nothing wrong."""
+SHARE_OF_RAMPS = 0.2
+"""Share of the promise that is given to ramps. The scan gets all of it: of small counts it leaves more than this unused."""
 SERIES_WITHOUT_CATALOGUE = 700
 """Series that share the promise where neither the policy nor a catalogue tells their number: a hundred lots."""
 
 
 def threshold(policy: DetectionPolicy, step_length: int, lots: int) -> float:
-    """Probability a series and step below which a spike opens: the promised false signals, shared out by number.
+    """Probability a series and step below which a signal opens: the promised false signals, shared out by number.
 
     Args:
         policy: holds the promise, and perhaps the number of series.
@@ -87,7 +92,10 @@ def corrected(tail: Floats, windows: int) -> Floats:
 
 @dataclass
 class Scan:
-    """r unit slots x W windows ending at ``step``: counts and predictions (W, r, 7), exposure (W, r), newest (r, 7)."""
+    """r unit slots x W windows ending at ``step``: counts and predictions (W, r, 7), exposure (W, r), newest (r, 7).
+
+    The last window is the longest once more, held against the past.
+    """
 
     step: int
     windows: tuple[int, ...]
@@ -108,9 +116,19 @@ class Scan:
 
     def best(self) -> tuple[Ints, Floats, Floats]:
         """Of each series (r, 7): the window that is least likely (shortest of equals), its corrected p- and mid-p-value."""
-        window = np.argmin(self.p_values, axis=0)
+        window = np.argmin(self.p_values[:-1], axis=0)
         p_value, mid_p = (np.take_along_axis(tail, window[None], axis=0)[0] for tail in (self.p_values, self.mid_p))
-        return window, corrected(p_value, len(self.windows)), corrected(mid_p, len(self.windows))
+        return window, corrected(p_value, self.chances), corrected(mid_p, self.chances)
+
+    @property
+    def chances(self) -> int:
+        """Windows of the scan."""
+        return len(self.windows) - 1
+
+    @property
+    def ramp(self) -> int:
+        """Position of the window that is held against the past."""
+        return len(self.windows) - 1
 
     def tail(self, at: tuple[int, int, int]) -> float:
         """P(X >= voices, late ones too) of one window, row and type, whether or not a spike could open there."""
@@ -119,7 +137,14 @@ class Scan:
 
     def p_value(self, at: tuple[int, int, int]) -> float:
         """The same, corrected for the scan."""
-        return float(corrected(np.array(self.tail(at)), len(self.windows)))
+        return self._corrected(self.tail(at), at[0])
+
+    def p_opening(self, at: tuple[int, int, int]) -> float:
+        """The corrected p-value of those voices that may open a signal."""
+        return self._corrected(float(self.p_values[at]), at[0])
+
+    def _corrected(self, tail: float, window: int) -> float:
+        return tail if window == self.ramp else float(corrected(np.array(tail), self.chances))
 
 
 class _Said(NamedTuple):
@@ -204,12 +229,14 @@ class Scanner:
         self, tables: Mapping[int, StepTable], step: int, slots: Ints, said: _Said, policy: DetectionPolicy
     ) -> Scan:
         """Scan these slots. Windows not allowed (reset, too few voices or mentions) have p-value 1."""
-        units, windows = self._units, tuple(sorted(policy.windows))
+        units, lengths = self._units, sorted(policy.windows)
+        windows = (*lengths, lengths[-1])
         rates = posterior(units, slots, step, self._absorber.drift)
+        before = past(units, slots, step, self._absorber.drift, rates.dispersion)
         length = np.array(windows, np.float64)[:, None]
         sums = self._window_sums(tables, step, slots, said, windows)
         voices, mentions = sums.fresh, sums.organic
-        expected = self._predict(rates, sums, length, slots)
+        expected = self._predict(rates, before, sums, length, slots)
         reset = step - units.reset[slots][None] < np.array(windows)[:, None, None]
         worth = (
             (voices >= policy.minimum_voices)
@@ -217,7 +244,8 @@ class Scanner:
             & (expected.mean > 0)
             & ~reset
         )
-        worth &= supported(voices, expected) & (voices > expected.mean)
+        worth[:-1] &= supported(voices[:-1], Prediction(expected.mean[:-1], expected.size[:-1]))
+        worth &= voices > expected.mean
         p_values, mid_p = _tails(expected, voices, worth)
 
         @cache
@@ -242,8 +270,8 @@ class Scanner:
             family,
         )
 
-    def _predict(self, rates: Posterior, sums: _Sums, length: Floats, slots: Ints) -> Prediction:
-        """Of each window; ``length`` (W, 1): its steps."""
+    def _predict(self, rates: Posterior, before: Posterior, sums: _Sums, length: Floats, slots: Ints) -> Prediction:
+        """Of each window, of the last one by the rates of before; ``length`` (W, 1): its steps."""
         units, subjects = self._units, self._units.subject[slots]
         by_units = units.by_units[slots][:, None]
         quiet = sums.quiet[:, subjects]
@@ -252,7 +280,9 @@ class Scanner:
         factor = np.where(by_units, factor, 1.0)
         total = np.where(by_units, sums.total, volume(sums.total, length[:, :, None]))
         over = offset(total * factor, sums.squares * factor**2, by_units, unsure)
-        return predict(rates, over, log_factor(units.season_variance[slots], (sums.terms / length) ** 2))
+        season = log_factor(units.season_variance[slots], (sums.terms / length) ** 2)
+        by_now, by_past = predict(rates, over, season), predict(before, over, season)
+        return Prediction(*(np.concatenate((now[:-1], then[-1:])) for now, then in zip(by_now, by_past, strict=True)))
 
     def _window_sums(
         self, tables: Mapping[int, StepTable], step: int, slots: Ints, said: _Said, windows: tuple[int, ...]

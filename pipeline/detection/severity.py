@@ -131,7 +131,7 @@ class SeverityPath:
         about = {series: self._about(series, known) for series in self._signals.severe}
         due = rules.steps.end(step) - _quiet_ms(rules.policy)
         said = []
-        for held in self._signals.of_kind("severe"):
+        for held in self._signals.severities():
             # Of hundreds of open signals few have news: a review of the same entries would say nothing again.
             known_as_before = held.settled and self._reviewed.get(held.series) == about[held.series]
             if not known_as_before or held.last_event <= due:

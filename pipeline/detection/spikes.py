@@ -1,4 +1,8 @@
-"""Spikes: opened by the scan, updated as they grow, closed when the series has been calm."""
+"""Spikes and slow ramps: opened by the scan, updated as they grow, closed when the series has been calm.
+
+A ramp is held against the past for as long as it is open: it is calm when the rate has come down, or when two marks have
+gone by and the new rate is what there was before.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,12 +17,12 @@ from pipeline.detection.evidence import historic, opening, strongest
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
 from pipeline.detection.rules import Rules
-from pipeline.detection.scan import CALM, Scan, threshold
+from pipeline.detection.scan import CALM, SHARE_OF_RAMPS, Scan, threshold
 from pipeline.detection.tally import NOT_EXPOSURE, Row, Tally, UnitKey
 from pipeline.detection.units import Units
 from schemas.identity import signal_id
 from schemas.signal import Concentration, Signal
-from schemas.vocabulary import OBJECTION_TYPES, Dimension, SubjectKind
+from schemas.vocabulary import OBJECTION_TYPES, Dimension, SignalKind, SubjectKind
 
 DELIVERY = OBJECTION_TYPES.index("delivery")
 TOLD_BY: dict[str, tuple[Dimension, ...]] = {"region": ("carrier",), "channel": ("carrier", "region")}
@@ -56,7 +60,7 @@ def interval(mean: float, size: float) -> tuple[float, float]:
 
 
 class Spikes:
-    """Opens, updates and closes the spikes of one detector."""
+    """Opens, updates and closes the spikes and ramps of one detector."""
 
     def __init__(self, units: Units, tally: Tally, signals: OpenSignals) -> None:
         self._units = units
@@ -76,10 +80,11 @@ class Spikes:
         """Update and close open spikes. ``unheard``: units that no source could have spoken of in this step."""
         said = []
         rows = {int(slot): row for row, slot in enumerate(scan.slots)}
-        for held in self._signals.of_kind("spike"):
+        for held in self._signals.rises():
             unit, type_index = held.series
             row = rows[self._units.index[unit]]
-            window = int(np.argmin(np.abs(np.array(scan.windows) - held.signal.window)))
+            window = int(np.argmin(np.abs(np.array(scan.windows[:-1]) - held.signal.window)))
+            window = scan.ramp if held.signal.kind == "ramp" else window
             said += self._review_one(held, scan, Cell(row, type_index, window), rules, unheard.get(unit, False))
         return said
 
@@ -105,7 +110,7 @@ class Spikes:
 
     def hear(self, table: StepTable, start: int) -> None:
         """Add the voices of a past step (its start: ms UTC) to the open spikes whose last revision is older than it."""
-        for held in self._signals.of_kind("spike"):
+        for held in self._signals.rises():
             unit, type_index = held.series
             row = table.rows.get(self._units.index[unit])
             if row is not None and held.signal.step_start < start:
@@ -141,16 +146,17 @@ class Spikes:
         return held.say("closed" if closing else "updated", **changes)
 
     def open(self, scan: Scan, rules: Rules, history: Ints) -> list[Signal]:
-        """Open spikes where the scan is rarer than the promise allows. ``history``: steps heard of each row's subject."""
-        window, p_value, mid_p = scan.best()
+        """Open signals where the scan is rarer than the promise allows. ``history``: steps heard of each row's subject."""
+        window, _, mid_p = scan.best()
         limit = threshold(rules.policy, rules.steps.length, rules.lots)
-        rare = (mid_p < limit) & self._may_open(scan, rules, history)
+        may, spike = self._may_open(scan, rules, history), mid_p < limit
+        rare = may & (spike | (scan.mid_p[scan.ramp] < SHARE_OF_RAMPS * limit))
         said = []
         for row, type_index in zip(*(axis.tolist() for axis in np.nonzero(rare)), strict=True):
             unit = self._unit(int(scan.slots[row]))
             if (unit, type_index) not in self._signals.spikes:
-                cell = Cell(row, type_index, int(window[row, type_index]))
-                said += self._open_one(unit, scan, cell, float(p_value[row, type_index]), limit, rules)
+                at = int(window[row, type_index]) if spike[row, type_index] else scan.ramp
+                said += self._open_one(unit, scan, Cell(row, type_index, at), limit, rules)
         return said
 
     def p_values(self, scan: Scan, rules: Rules, history: Ints) -> Floats:
@@ -165,9 +171,7 @@ class Spikes:
         may: Bools = ~closed & (scan.newest >= 1) & (history >= rules.policy.minimum_history)[:, None]
         return may
 
-    def _open_one(
-        self, unit: UnitKey, scan: Scan, cell: Cell, p_value: float, limit: float, rules: Rules
-    ) -> list[Signal]:
+    def _open_one(self, unit: UnitKey, scan: Scan, cell: Cell, limit: float, rules: Rules) -> list[Signal]:
         at = (cell.window, cell.row, cell.type_index)
         length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
         rows = list(self._rows(unit, scan.step, length))
@@ -176,16 +180,17 @@ class Spikes:
             return []
         against = opening(rows, cell.type_index)
         observed, start = int(scan.voices[at]), rules.steps.start(scan.step)
-        kind: SubjectKind = unit[0]  # type: ignore[assignment]
+        subject: SubjectKind = unit[0]  # type: ignore[assignment]
+        kind: SignalKind = "ramp" if cell.window == scan.ramp else "spike"
         signal = Signal(
-            signal_id=signal_id("spike", *unit, OBJECTION_TYPES[cell.type_index], start),
+            signal_id=signal_id(kind, *unit, OBJECTION_TYPES[cell.type_index], start),
             revision=0,
             event="opened",
-            kind="spike",
+            kind=kind,
             tier="ticket",
             severity=max((entry.severity for entry in against), default=0),
             historic=historic(against, rules.policy.alerting_horizon_ms),
-            subject_kind=kind,
+            subject_kind=subject,
             subject_id=unit[1],
             product_batch_id=unit[2],
             objection_type=OBJECTION_TYPES[cell.type_index],
@@ -198,7 +203,7 @@ class Spikes:
             exposure_kind="units" if self._units.by_units[scan.slots[cell.row]] else "mentions",
             rate_ratio=observed / mean,
             window=length,
-            p_value=p_value,
+            p_value=scan.p_opening(at),
             voices=observed,
             concentration=verdict,
             evidence=strongest(against, cell.type_index),

@@ -34,7 +34,7 @@ from pipeline.detection.units import NEVER, SubjectKey, Units
 from pipeline.errors import TerminalError
 from schemas.policy import DAY_MS, DetectionPolicy
 
-FORMAT = 4
+FORMAT = 5
 """Version of the state that is written. A newer one is refused, an older one brought up to date by `UPCASTERS`."""
 CHUNK = 1000
 """Rows, entries, voids or lots a record at most …"""
@@ -157,10 +157,23 @@ def _begin_season(records: Records) -> Records:
     return kept
 
 
+def _begin_marks(records: Records) -> Records:
+    """4 to 5: rates are marked; what they were is not known, so no slow ramp can be told for two marks."""
+    _, *fields = decode(records[HEADER_KEY], list[Any])
+    nothing = [np.zeros((TYPES, 4), "<f8").tobytes(), np.zeros(2, "<i8").tobytes()]
+    units = {key: encode([*decode(value, list[Any]), *nothing]) for key, value in records.items() if key[:1] == b"u"}
+    return {**records, **units, HEADER_KEY: encode([5, *fields])}
+
+
 _VOICES_AN_EVENT = 1.75
 """Of format 3, when format 4 came."""
 
-UPCASTERS: dict[int, Callable[[Records], Records]] = {1: _name_row_versions, 2: _part_calm_rows, 3: _begin_season}
+UPCASTERS: dict[int, Callable[[Records], Records]] = {
+    1: _name_row_versions,
+    2: _part_calm_rows,
+    3: _begin_season,
+    4: _begin_marks,
+}
 """Format n → what makes all records of format n + 1 of those of format n; what it is given stays as it is."""
 
 
@@ -204,6 +217,8 @@ class UnitRecord(msgspec.Struct, array_like=True):
     sums: bytes
     season: bytes
     reset: bytes
+    marks: bytes
+    marked: bytes
 
 
 class SubjectRecord(msgspec.Struct, array_like=True):
@@ -231,6 +246,8 @@ def encode_unit(units: Units, slot: int) -> bytes:
         sums.astype("<f8").tobytes(),
         season.astype("<f8").tobytes(),
         units.reset[slot].astype("<i8").tobytes(),
+        units.marks[slot].astype("<f8").tobytes(),
+        units.marked[slot].astype("<i8").tobytes(),
     )
     return encode(record)
 
@@ -267,6 +284,8 @@ def restore_units(units: Units, unit_records: dict[UnitKey, bytes], subject_reco
         season = np.frombuffer(record.season, "<f8").reshape(2, *units.season[slot].shape)
         units.season[slot], units.season_variance[slot] = season
         units.reset[slot] = np.frombuffer(record.reset, "<i8")
+        units.marks[slot] = np.frombuffer(record.marks, "<f8").reshape(TYPES, 4)
+        units.marked[slot] = np.frombuffer(record.marked, "<i8")
 
 
 class TableRecord(msgspec.Struct, array_like=True):

@@ -86,6 +86,10 @@ class Units:
         """Coefficients of the season's terms, on the logarithm of the rate …"""
         self.season_variance: Floats = np.zeros((0, TYPES, terms))
         """… and their variances; 0: not learnt yet."""
+        self.marks: Floats = np.zeros((0, TYPES, 4))
+        """What events and exposure were: at the mark before the last (two columns), at the last mark (two) …"""
+        self.marked: Ints = np.zeros((0, 2), np.int64)
+        """… and the steps that the two marks are as of."""
         self.reset: Ints = np.zeros((0, TYPES), np.int64)
         """Step of the last closed spike: windows do not reach back to it."""
         self.born: Ints = np.zeros(0, np.int64)
@@ -105,7 +109,19 @@ class Units:
 
     _UNIT_COLUMNS = (
         *("taken", "subject", "by_units", "units", "sold_from", "sold_until", "last_seen"),
-        *("as_of", "first", "events", "exposure", "squares", "judged", "season", "season_variance", "reset"),
+        *(
+            "as_of",
+            "first",
+            "events",
+            "exposure",
+            "squares",
+            "judged",
+            "season",
+            "season_variance",
+            "marks",
+            "marked",
+            "reset",
+        ),
     )
     _SUBJECT_COLUMNS = ("born", "absorbed", "quiet", "weight")
 
@@ -147,8 +163,10 @@ class Units:
         return slot
 
     def _clear_history(self, slot: int) -> None:
-        for column in (self.events, self.exposure, self.squares, self.judged, self.season, self.season_variance):
+        learnt = (self.events, self.exposure, self.squares, self.judged, self.season, self.season_variance, self.marks)
+        for column in learnt:
             column[slot] = 0.0
+        self.marked[slot] = 0
 
     def describe(self, slot: int, lot: Lot | None) -> None:
         """What the catalogue in force says of the unit; a change of the exposure's kind starts its history anew."""

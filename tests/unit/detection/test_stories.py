@@ -264,6 +264,20 @@ def test_a_backfill_does_not_make_an_open_spike_look_calm() -> None:
     assert "closed" not in [signal.event for signal in signals if signal.step_start < day(48)]
 
 
+def test_a_slow_ramp_is_told_once_though_it_is_learnt_while_it_lasts() -> None:
+    """Over sixty days the rate of one lot rises by four fifths and stays there."""
+
+    def rising(rng: np.random.Generator, number: int, lot: str) -> list[ScoredRow]:
+        factor = 1 + 0.8 * min(max(number - 60, 0), 60) / 60 * (lot == "L1")
+        return mentions(rng, number, lot=lot, talk=80, complaints=20 * factor)
+
+    yearly = replace(DAILY, false_signals_per_week=1 / 52)
+    signals = run(Detector(yearly), days(world(180, rising, seed=1))).signals
+    assert {(s.kind, s.product_batch_id, s.tier) for s in signals} == {("ramp", "L1", "ticket")}
+    assert [s.event for s in signals if s.event != "updated"] == ["opened", "closed"]
+    assert day(80) < signals[0].opened_step < day(150)
+
+
 def test_months_without_data_are_passed_over_at_once() -> None:
     hourly = replace(DAILY, step="1h")
     detector = Detector(hourly)
