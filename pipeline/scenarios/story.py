@@ -20,8 +20,6 @@ from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.vocabulary import Channel, Dimension, ObjectionType, SignalKind, SubjectKind
 
 ZONE = ZoneInfo("Asia/Shanghai")
-DEFAULT = "demo"
-"""The scenario that is shown when none is named."""
 POLICY = DetectionPolicy(step="1d", time_zone=str(ZONE), false_signals_per_week=1 / 52, series=70)
 """One false signal a year over ten lots, whatever else is in the catalogue: a scenario alone and all of them together are
 then judged alike."""
@@ -40,6 +38,11 @@ class Words(_Strict, frozen=True, kw_only=True):
 
     zh: str
     en: str
+
+    @property
+    def both(self) -> tuple[str, str]:
+        """Chinese first."""
+        return self.zh, self.en
 
 
 class Lot(_Strict, frozen=True, kw_only=True):
@@ -140,6 +143,13 @@ class Expected(_Strict, frozen=True, kw_only=True):
     """It must close on one of these; None: when does not matter, nor whether."""
 
 
+class Shortfall(_Strict, frozen=True, kw_only=True):
+    """What detection does not reach yet, and why; what is none must be as expected."""
+
+    missing: Words | None = None
+    extra: Words | None = None
+
+
 class Query(_Strict, frozen=True, kw_only=True):
     """A question to the database, shown at the end."""
 
@@ -157,6 +167,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     products: Annotated[tuple[Product, ...], Meta(min_length=1)]
     phases: tuple[Talk | Multiply | Outage, ...] = ()
     expected: tuple[Expected, ...] = ()
+    shortfall: Shortfall = Shortfall()
     queries: tuple[Query, ...] = ()
     first_day: dt.date = dt.date(2026, 3, 1)
     seed: int = 20_260_301
@@ -177,6 +188,12 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     def product(self, product_id: str) -> Product:
         """The product of this id."""
         return next(product for product in self.products if product.id == product_id)
+
+    def speaks_of(self, subject_kind: str, subject_id: str) -> bool:
+        """Whether a subject is one of its products, or one that it expects a signal about."""
+        if subject_kind == "product":
+            return any(product.id == subject_id for product in self.products)
+        return any((one.subject_kind, one.subject) == (subject_kind, subject_id) for one in self.expected)
 
     def catalogue(self) -> list[CatalogueEntry]:
         """Products and lots as a brand would hand them over."""
