@@ -8,7 +8,6 @@ from typing import TypeVar
 import msgspec
 
 from pipeline.scenarios.story import Lot, Multiply, Product, Scenario, Talk
-from pipeline.scenarios.wording import themes
 from schemas import identity
 from schemas.mention import Mention
 from schemas.policy import HOUR_MS
@@ -18,6 +17,8 @@ _CHANNELS: tuple[Channel, ...] = ("review", "social", "chat")
 _CHANNEL_WEIGHTS = (6, 3, 1)
 _MINUTE_MS = 60_000
 _PRAISE = "praise"
+_EVERYDAY = Talk(days=(0, 0), theme=_PRAISE, mentions=0)
+"""How everyday mentions are made: in no special way."""
 
 Value = TypeVar("Value")
 
@@ -44,23 +45,22 @@ class Script:
         """All that becomes known on a day, whenever it was said."""
         said = [one for product in self._scenario.products for one in self._everyday(product, day)]
         for number, phase in enumerate(self._scenario.phases):
-            if isinstance(phase, Talk) and phase.days[0] <= day <= phase.days[1]:
+            if isinstance(phase, Talk) and phase.lasts(day):
                 said += self._talk(phase, number, day)
         return said
 
     def _everyday(self, product: Product, day: int) -> Iterator[Mention]:
         everything = {_PRAISE: 1.0 - sum(product.complaints.values())} | product.complaints
-        usual = Talk(days=(day, day), theme=_PRAISE, mentions=0)
         for lot in product.lots:
             mean = product.mentions / len(product.lots) * lot.in_field(day) * self._liveliness(product, lot, day)
             for _ in range(self._poisson(mean)):
                 theme = self._pick(everything)
-                yield self._mention(usual, product, lot, day, themes()[theme].text(self._random))
+                yield self._mention(_EVERYDAY, product, lot, day, self._scenario.theme(theme).text(self._random))
 
     def _liveliness(self, product: Product, lot: Lot, day: int) -> float:
         factor = 1.0
         for phase in self._scenario.phases:
-            if isinstance(phase, Multiply) and phase.concerns(product, lot) and phase.days[0] <= day <= phase.days[1]:
+            if isinstance(phase, Multiply) and phase.concerns(product, lot) and phase.lasts(day):
                 factor *= phase.by
         return factor
 
@@ -70,9 +70,11 @@ class Script:
             (product.id, lot.id): (lot.units or 1.0) * lot.in_field(day)
             for product in self._scenario.products
             for lot in product.lots
-            if phase.concerns(product, lot)
+            if phase.concerns(product, lot) and lot.in_field(day)
         }
-        theme = themes()[phase.theme]
+        if not concerned:
+            return  # nobody has one yet
+        theme = self._scenario.theme(phase.theme)
         first = ""
         for count in range(self._whole(phase.mentions_on(day))):
             product_id, lot_id = self._pick(concerned)

@@ -4,7 +4,7 @@ One YAML file each in ``stories``, strictly read. Days are counted from ``first_
 """
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pipeline.errors import ConfigurationError
-from pipeline.scenarios.wording import themes
+from pipeline.scenarios.wording import BLANKS, Theme, themes
 from schemas.catalogue import CatalogueEntry
 from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.vocabulary import Channel, Dimension, ObjectionType, SignalKind, SubjectKind
@@ -84,6 +84,10 @@ class Phase(_Strict, frozen=True, kw_only=True, tag_field="do"):
     """Concerned; none named: all of the scenario."""
     lot: str = ""
     """Concerned; empty: all of them."""
+
+    def lasts(self, day: int) -> bool:
+        """Whether it happens on a day."""
+        return self.days[0] <= day <= self.days[1]
 
     def concerns(self, product: Product, lot: Lot) -> bool:
         """Whether it happens to this lot of this product."""
@@ -169,6 +173,8 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     expected: tuple[Expected, ...] = ()
     shortfall: Shortfall = Shortfall()
     queries: tuple[Query, ...] = ()
+    sentences: dict[str, Theme] = {}
+    """Themes of its own, beside those of ``sentences.yaml``."""
     first_day: dt.date = dt.date(2026, 3, 1)
     seed: int = 20_260_301
     carriers: tuple[str, ...] = ("顺丰", "中通", "圆通", "韵达")
@@ -188,6 +194,10 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     def product(self, product_id: str) -> Product:
         """The product of this id."""
         return next(product for product in self.products if product.id == product_id)
+
+    def theme(self, name: str) -> Theme:
+        """The theme of this name."""
+        return self.sentences.get(name) or themes()[name]
 
     def speaks_of(self, subject_kind: str, subject_id: str) -> bool:
         """Whether a subject is one of its products, or one that it expects a signal about."""
@@ -250,17 +260,29 @@ def read(text: bytes, where: str) -> Scenario:
 def _mistakes(scenario: Scenario) -> Iterator[str]:
     """What does not fit together, in words."""
     lots = {product.id: {lot.id for lot in product.lots} for product in scenario.products}
-    spoken = {theme for product in scenario.products for theme in product.complaints}
     for number, phase in enumerate(scenario.phases):
-        place = f"phases[{number}]"
-        yield from (f"{place}: no product {one!r}" for one in phase.products if one not in lots)
-        if phase.lot and not any(phase.lot in lots.get(one, ()) for one in phase.products or lots):
-            yield f"{place}: no lot {phase.lot!r}"
-        if not 0 <= phase.days[0] <= phase.days[1] < scenario.days:
-            yield f"{place}: days {list(phase.days)} are not within 0 to {scenario.days - 1}"
-        if isinstance(phase, Talk):
-            spoken.add(phase.theme)
-    yield from (f"no theme {theme!r} in sentences.yaml" for theme in sorted(spoken - set(themes())))
+        yield from (f"phases[{number}]: {mistake}" for mistake in _mistakes_of_phase(phase, lots, scenario.days))
+    yield from _mistakes_of_words(scenario)
+    for product in scenario.products:
+        if sum(product.complaints.values()) > 1:
+            yield f"{product.id!r}: more complaints than mentions"
     for number, one in enumerate(scenario.expected):
         if one.subject_kind == "product" and one.lot not in lots.get(one.subject, {}):
             yield f"expected[{number}]: no lot {one.lot!r} of {one.subject!r}"
+
+
+def _mistakes_of_phase(phase: Phase, lots: Mapping[str, set[str]], days: int) -> Iterator[str]:
+    yield from (f"no product {one!r}" for one in phase.products if one not in lots)
+    if phase.lot and not any(phase.lot in lots.get(one, ()) for one in phase.products or lots):
+        yield f"no lot {phase.lot!r}"
+    if not 0 <= phase.days[0] <= phase.days[1] < days:
+        yield f"days {list(phase.days)} are not within 0 to {days - 1}"
+
+
+def _mistakes_of_words(scenario: Scenario) -> Iterator[str]:
+    spoken = {theme for product in scenario.products for theme in product.complaints}
+    spoken.update(phase.theme for phase in scenario.phases if isinstance(phase, Talk))
+    yield from (f"no theme {theme!r}" for theme in sorted(spoken.difference(themes(), scenario.sentences)))
+    for name, theme in scenario.sentences.items():
+        for blank in theme.unknown_blanks():
+            yield f"sentences: {name}: no blank {blank!r}; there are {', '.join(BLANKS)}"

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from random import Random
+from string import Formatter
 
 import msgspec
 from msgspec import Struct
+
+BLANKS = ("lot", "product", "carrier", "phone")
+"""What a sentence may leave to be filled in, in braces."""
 
 
 class Theme(Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,8 +21,13 @@ class Theme(Struct, frozen=True, forbid_unknown_fields=True):
     ends: tuple[str, ...] = ("",)
 
     def text(self, random: Random) -> str:
-        """A text, with its blanks: ``{lot}``, ``{phone}`` …"""
+        """A text, with its blanks."""
         return random.choice(self.starts) + random.choice(self.said) + random.choice(self.ends)
+
+    def unknown_blanks(self) -> list[str]:
+        """Blanks that nobody would fill in."""
+        parsed = Formatter().parse("".join((*self.starts, *self.said, *self.ends)))
+        return sorted({name for _, name, _, _ in parsed if name is not None}.difference(BLANKS))
 
 
 @cache

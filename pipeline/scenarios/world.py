@@ -61,7 +61,7 @@ class World:
 
     def _lost_channels(self, day: int) -> set[str]:
         """Channels that cannot be read on a day."""
-        return {channel for one in self._outages() if one.days[0] <= day <= one.days[1] for channel in one.channels}
+        return {channel for one in self._outages() if one.lasts(day) for channel in one.channels}
 
     def _gaps(self, day: int) -> Iterator[Gap]:
         """What is said of an outage: on its first day that it is there, on the day after it when it ended."""

@@ -66,6 +66,19 @@ def test_a_signal_cannot_be_expected_of_a_lot_that_is_not_there() -> None:
         story(more=expected)
 
 
+def test_sentences_of_its_own_have_blanks_that_can_be_filled_in() -> None:
+    phase = "do: talk, days: [1, 1], theme: mine, mentions: 3, lot: F1"
+    scenario = story(phase, more="sentences: {mine: {said: ['{product}的{lot}漏风']}}")
+    assert sum(one.text == "小风扇的F1漏风" for one in mentions(scenario)) == 3
+    with pytest.raises(ConfigurationError, match="sentences: mine: no blank 'colour'"):
+        story(phase, more="sentences: {mine: {said: ['{colour}的不好看']}}")
+
+
+def test_there_cannot_be_more_complaints_than_mentions() -> None:
+    with pytest.raises(ConfigurationError, match="'fan': more complaints than mentions"):
+        read(STORY.replace("0.3", "1.3").encode() + b"  []", "try.yaml")
+
+
 def test_a_scenario_is_found_by_name_in_any_case_or_by_its_file(tmp_path) -> None:
     assert load("D") == load("d")
     (tmp_path / "mine.yaml").write_text(STORY + "  []\n", encoding="utf-8")
@@ -119,7 +132,7 @@ def test_copies_are_one_text_half_of_them_reposts() -> None:
     scenario = story("do: talk, days: [3, 3], theme: fan_rant, mentions: 20, copies: true")
     copied = [one for one in mentions(scenario) if one.text.startswith(themes()["fan_rant"].said[0])]
     assert len(copied) == 20
-    assert {one.repost_of for one in copied} == {None, copied[0].repost_of, copied[1].repost_of}
+    assert len({one.repost_of for one in copied}) == 2
     assert sum(one.repost_of is not None for one in copied) == 10
 
 
