@@ -80,7 +80,7 @@ def signals_on(system: System) -> list[Signal]:
 def test_all_scenarios_as_products_of_one_stream(tmp_path: Path, kafka: Kafka, clickhouse: ClickHouse) -> None:
     """They give the same counts and signals as embedded, and the signals that each gives alone.
 
-    But for those of channels and regions: what stands out among the products of one story does not among those of all.
+    Channels and regions are common to all stories: there their incidents add up, and what stands out in one may not in all.
     """
     scenarios = [load(name) for name in names()]
     system, engine = make_system(tmp_path, kafka, clickhouse, "scenarios")
@@ -106,8 +106,6 @@ def test_all_scenarios_as_products_of_one_stream(tmp_path: Path, kafka: Kafka, c
         found = judge(one, [signal for signal in told if one.speaks_of(signal.subject_kind, signal.subject_id)])
         assert bool(found.missing) == bool(one.shortfall.missing), (one.name, found)
         assert bool(found.extra) == bool(one.shortfall.extra), (one.name, found)
-    subjects = {(one.subject_kind, one.subject_id) for one in told}
-    assert all(any(scenario.speaks_of(*subject) for scenario in scenarios) for subject in subjects), subjects
 
 
 def in_chaos(folder: Path, kafka: Kafka, clickhouse: ClickHouse, seed: int, plans: list[list[str]]) -> None:
