@@ -261,11 +261,17 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option("--data-dir", help="Where to leave the database; by default a new folder.")
     ] = None,
+    scenario: Annotated[str, typer.Option(help="Its name (see --list), or the path of a YAML file.")] = "demo",
+    list_only: Annotated[bool, typer.Option("--list", help="Only say which scenarios there are.")] = False,
 ) -> None:
-    """Replay 60 days of a scripted world and check that every signal that must come came, and no other."""
+    """Replay a scripted story and check that every signal that must come came, and no other; by default 60 days."""
     from pipeline.runtime.demo import demo as run_demo
+    from pipeline.runtime.demo import list_scenarios
 
-    raise typer.Exit(run_demo(keep))
+    if list_only:
+        list_scenarios()
+        return
+    raise typer.Exit(run_demo(scenario, keep))
 
 
 @app.command()

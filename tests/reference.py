@@ -1,4 +1,4 @@
-"""The parts of the documents that are made from the code: settings, commands, metrics, topics, tables.
+"""The parts of the documents that are made from the code: settings, commands, metrics, topics, tables, scenarios.
 
 ``python tests/reference.py --write`` writes them between their marks; a test fails if they are not current.
 """
@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline import metrics
 from pipeline.cli import app
+from pipeline.scenarios.story import Expected, load, names
 from pipeline.settings import Settings
 from pipeline.storage.embedded import EmbeddedEngine
 from pipeline.storage.migrations import migrate
@@ -122,6 +123,33 @@ def _rows(engine: EmbeddedEngine, query: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in engine.query(query).splitlines()]
 
 
+_SCENARIOS = {
+    "en": ("`--scenario`", "story", "days", "must come, and nothing else", "not reached yet"),
+    "zh": ("`--scenario`", "故事", "天数", "应有的信号，此外都不应有", "尚未做到"),
+}
+_DAYS = {"en": ("days {}–{}", ", closed {}–{}"), "zh": ("第 {}–{} 天", "，第 {}–{} 天关闭")}
+
+
+def scenarios_table(language: str) -> str:
+    """All scenarios: their story, what must come of it, and what does not yet."""
+    rows = [f"| {' | '.join(_SCENARIOS[language])} |", "|---|---|---|---|---|"]
+    for scenario in map(load, names()):
+        signals = "; ".join(_expected(one, language) for one in scenario.expected) or "–"
+        short = scenario.shortfall
+        known = " ".join(getattr(words, language) for words in (short.missing, short.extra) if words)
+        story = f"**{getattr(scenario.title, language)}**: {getattr(scenario.story, language)}"
+        rows.append(f"| `{scenario.name}` | {story} | {scenario.days} | {signals} | {known} |")
+    return "\n".join(rows)
+
+
+def _expected(one: Expected, language: str) -> str:
+    """A signal that must come, in the words of its file."""
+    parts = [one.kind, one.subject, one.lot, one.type, "" if one.verdict == "none" else f"→ {one.verdict}"]
+    opened, closed = _DAYS[language]
+    days = opened.format(*one.days) + (closed.format(*one.closed) if one.closed else "")
+    return f"{' '.join(filter(None, parts))}{' historic' if one.historic else ''} ({days})"
+
+
 SECTIONS: dict[tuple[str, str], Any] = {
     ("README.md", "settings"): lambda: settings_table("en"),
     ("README.zh.md", "settings"): lambda: settings_table("zh"),
@@ -129,6 +157,8 @@ SECTIONS: dict[tuple[str, str], Any] = {
     ("docs/reference.md", "metrics"): metrics_table,
     ("docs/reference.md", "topics"): topics_table,
     ("docs/tables.md", "tables"): tables_text,
+    ("docs/scenarios.md", "scenarios"): lambda: scenarios_table("en"),
+    ("docs/scenarios.zh.md", "scenarios"): lambda: scenarios_table("zh"),
 }
 
 

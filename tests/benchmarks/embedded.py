@@ -19,9 +19,13 @@ import time
 import urllib.request
 from pathlib import Path
 
-from pipeline.runtime.demo_world import NOISE, PRODUCTS, review_sentences
+from pipeline.scenarios.wording import themes
+from pipeline.scoring.train import corpus_paths
 
 COMMAND = Path(sys.executable).parent / "complaint-radar"
+COMPLAINTS = ("washer_faults", "phone_faults", "drink_faults", "heater_faults", "washer_noise")
+HARM = re.compile("[火烟烫伤爆炸霉虫毒血晕病疹]|漏电|触电|麻|危险|医院|安全|孩子|宝宝")
+"""What is measured is the ordinary path: real harm would raise signals of its own."""
 CONFIG = """
 sources:
   - {name: bench, type: files, channel: review, path: bench.csv, max_lateness: 0s,
@@ -38,8 +42,9 @@ def texts(data: Path | None) -> list[str]:
             encoding="utf-8-sig", newline=""
         ) as file:
             return [row["desc"] for row in csv.DictReader(file)]
-    praise, blame = review_sentences()
-    return praise + blame + [one for product in PRODUCTS for one in product.defect] + list(NOISE)
+    reviews = {line.strip() for path in corpus_paths() for line in path.read_text(encoding="utf-8").splitlines()}
+    harmless = sorted(one for one in reviews if 8 <= len(one) <= 80 and not HARM.search(one))
+    return harmless + [one for theme in COMPLAINTS for one in themes()[theme].said]
 
 
 def write_input(path: Path, mentions: int, lots: int, data: Path | None) -> None:

@@ -13,7 +13,8 @@ import pytest
 from connectors.base import Checkpoint, Source, SourceItem
 from connectors.files import FileSource
 from connectors.masking import Masker, Pseudonymiser
-from pipeline.runtime.demo_world import World
+from pipeline.scenarios.story import load
+from pipeline.scenarios.world import World
 from schemas.control import Idle, Watermark
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
@@ -59,7 +60,7 @@ def jsonl_gz_source(folder: Path) -> Source:
 
 
 def world(folder: Path) -> Source:
-    return World(b"k")
+    return World(load("demo"), b"k")
 
 
 @pytest.fixture(params=[csv_source, jsonl_gz_source, world], ids=lambda make: make.__name__)

@@ -18,3 +18,19 @@ def test_the_demo_starts_in_a_new_folder_only(radar) -> None:
     (one.folder / "full").mkdir()
     (one.folder / "full" / "file").touch()
     assert "is not empty" in one("demo", "--data-dir", "full", fails=2)
+
+
+def test_another_scenario_is_shown_by_its_name(radar) -> None:
+    one = radar()
+    listed = one("demo", "--list")
+    assert all(f"{name} " in listed for name in ("demo", "a", "g", "outage"))
+    out = one("demo", "--scenario", "C")
+    assert "every expected signal came" in out
+    assert "M0324" in out
+    assert "there are a, b, c" in one("demo", "--scenario", "nonesuch", fails=2)
+
+
+def test_what_is_not_reached_yet_is_said(radar) -> None:
+    out = radar()("demo", "--scenario", "f", fails=1)
+    assert "missing" in out
+    assert "known shortfall" in out

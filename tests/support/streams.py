@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.demo_world import PRODUCTS, World, catalogue
+from pipeline.scenarios.story import load
+from pipeline.scenarios.world import World
 from schemas.mention import Mention
 
 FIELDS = {
@@ -24,6 +25,7 @@ FIELDS = {
     "deleted": "deleted",
     "channel": "channel",
 }
+_DEMO = load("demo")
 _DAY_MS = 86_400_000
 _HARM = "，使用时爆炸，手被炸伤住院"
 _HARM_EVERY = 97
@@ -51,7 +53,7 @@ def write_catalogue(path: Path, *more: list[object]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["product_id", "name", "aliases", "product_batch_id", "units", "from", "until"])
-        for entry in catalogue():
+        for entry in _DEMO.catalogue():
             lot = [entry.product_batch_id, entry.units, day(entry.sold_from), day(entry.sold_until)]
             writer.writerow([entry.product_id, entry.name, "|".join(entry.aliases), *lot])
         writer.writerows(more)
@@ -59,7 +61,7 @@ def write_catalogue(path: Path, *more: list[object]) -> None:
 
 def write_demo(path: Path) -> int:
     """The demo's mentions; how many."""
-    mentions = [item for item in World(b"key").read(None) if isinstance(item, Mention)]
+    mentions = [item for item in World(_DEMO, b"key").read(None) if isinstance(item, Mention)]
     _write(path, (_record(mention, number) for number, mention in enumerate(mentions)))
     return len(mentions)
 
@@ -110,7 +112,7 @@ def write_hard(path: Path, part: int, rows: int = 600, seed: int = 7) -> None:
 
 
 def _hard(dice: random.Random, native_id: str, day: float) -> dict[str, Any]:
-    product = dice.choice(PRODUCTS)
+    product = dice.choice(_DEMO.products)
     severe = _HARM if not int(native_id.rpartition("-")[2]) % _HARM_EVERY else ""
     return {
         "id": native_id,
@@ -118,7 +120,7 @@ def _hard(dice: random.Random, native_id: str, day: float) -> dict[str, Any]:
         "time": _START + int(day * _DAY_MS),
         "author": f"a{dice.randrange(400)}",
         "product": product.name,
-        "lot": dice.choice(product.lots),
+        "lot": dice.choice(product.lots).id,
         "carrier": dice.choice(("顺丰", "中通", None)),
         "region": dice.choice(("广东", "四川", None)),
         "channel": dice.choice(("review", "social", "chat")),

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,21 @@ import pytest
 from chaos import COMMON, COMPONENTS, Chaos, a_plan, differences_from_embedded, run_parts, server_section
 from clickhouse_driver import Client
 from old_server import make_tables
+from results import differences, stored
 from servers import ClickHouse, Kafka
+from stories import catalogue_of, embedded, worlds_of
 from system import System
 
+from pipeline.runtime import kafka as brokers
+from pipeline.runtime.connect import BLOCK_MENTIONS, Connector
+from pipeline.runtime.health import Health
+from pipeline.scenarios.judge import judge
+from pipeline.scenarios.story import POLICY, Scenario, load, names
 from pipeline.storage.clickhouse import ServerEngine
+from pipeline.storage.embedded import EmbeddedEngine
+from pipeline.storage.rows import SIGNALS, STEP_COUNTS
+from schemas.codec import decode
+from schemas.signal import Signal
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -44,6 +56,56 @@ def test_in_peace(tmp_path: Path, kafka: Kafka, clickhouse: ClickHouse) -> None:
         engine.close()
     assert not said, "\n".join(said)
     assert set(codes.values()) == {0}
+
+
+def publish(system: System, scenarios: list[Scenario]) -> None:
+    """All of them as one history, complete."""
+    assert system.settings.kafka is not None
+    connector = Connector(system.settings.kafka, worlds_of(scenarios))
+    connector.begin(catalogue_of(scenarios), POLICY)
+    for _ in connector.run_pass(threading.Event(), Health()):
+        pass
+    connector.close_history(POLICY)
+    connector.close()
+
+
+def signals_on(system: System) -> list[Signal]:
+    """What is on the topic, in the order of its writing."""
+    assert system.settings.kafka is not None
+    topic = system.names.topic("signals.v1")
+    records = brokers.read_to_end(system.settings.kafka, "test", topic)
+    return [decode(record.value, Signal) for record in records if record.value]
+
+
+def test_all_scenarios_as_products_of_one_stream(tmp_path: Path, kafka: Kafka, clickhouse: ClickHouse) -> None:
+    """They give the same counts and signals as embedded, and the signals that each gives alone.
+
+    Channels and regions are common to all stories: there their incidents add up, and what stands out in one may not in all.
+    """
+    scenarios = [load(name) for name in names()]
+    system, engine = make_system(tmp_path, kafka, clickhouse, "scenarios")
+    try:
+        for stage in ("score", "detect", "store"):
+            system.start_stage(stage)
+        publish(system, scenarios)
+        embedded(tmp_path / "embedded", scenarios, BLOCK_MENTIONS)
+        system.settle()
+        ours = EmbeddedEngine(tmp_path / "embedded")
+        tables = (STEP_COUNTS, SIGNALS)
+        said = differences(
+            {table.name: stored(ours, table, old=False) for table in tables},
+            {table.name: stored(engine, table, old=True) for table in tables},
+        )
+        ours.close()
+        told = signals_on(system)
+    finally:
+        system.stop()
+        engine.close()
+    assert not said, "\n".join(said)
+    for one in scenarios:
+        found = judge(one, [signal for signal in told if one.speaks_of(signal.subject_kind, signal.subject_id)])
+        assert bool(found.missing) == bool(one.shortfall.missing), (one.name, found)
+        assert bool(found.extra) == bool(one.shortfall.extra), (one.name, found)
 
 
 def in_chaos(folder: Path, kafka: Kafka, clickhouse: ClickHouse, seed: int, plans: list[list[str]]) -> None:
