@@ -22,12 +22,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from pipeline.detection.detector import Closing, Detector
+from pipeline.detection.entries import TYPE_INDEX, TYPES, UnitKey
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.knowledge import Knowledge
 from pipeline.detection.scan import MINIMUM_MENTIONS
 from pipeline.detection.snapshot import Snapshot
-from pipeline.detection.tally import TYPE_INDEX, TYPES, UnitKey, UnitTally
 from pipeline.detection.units import MAXIMUM_UNITS
+from pipeline.detection.voices import UnitTally
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate
 from schemas.policy import DetectionPolicy

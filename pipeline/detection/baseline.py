@@ -23,9 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc
 
+from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import Bools, Floats, Ints, activity
 from pipeline.detection.season import Season, log_factor
-from pipeline.detection.tally import TYPES
 from pipeline.detection.units import NEVER, Units
 from schemas.policy import DAY_MS
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc
 
-from pipeline.detection.tally import NOT_EXPOSURE, Row
+from pipeline.detection.entries import NOT_EXPOSURE, Row
 from schemas.signal import Concentration, DriverShare
 from schemas.vocabulary import Dimension
 

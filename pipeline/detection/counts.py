@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import Bools, Floats, Ints
-from pipeline.detection.tally import TYPES, UnitTally
 from pipeline.detection.units import Units
+from pipeline.detection.voices import UnitTally
 from schemas.step_count import StepCount
 from schemas.vocabulary import ANY_OBJECTION, OBJECTION_TYPES, CountStatus, ExposureKind
 

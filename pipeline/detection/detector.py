@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline.detection.baseline import GUARD_STEPS, Absorber, StepSums, posterior
 from pipeline.detection.counts import CELLS, StepTable
+from pipeline.detection.entries import HARM, TYPES, Entry, UnitKey, entry_of, rows_together
 from pipeline.detection.exposure import Bools, Floats, Ints, catalogue_of
 from pipeline.detection.knowledge import Knowledge
 from pipeline.detection.lifecycle import OpenSignal
@@ -31,7 +32,7 @@ from pipeline.detection.snapshot import Snapshot
 from pipeline.detection.spikes import Spikes
 from pipeline.detection.state import Change
 from pipeline.detection.steps import Steps
-from pipeline.detection.tally import HARM, TYPES, Entry, UnitKey, UnitTally, entry_of, tabulate
+from pipeline.detection.voices import UnitTally, tabulate
 from pipeline.errors import TerminalError
 from schemas.control import CatalogueUpdate, ControlRecord, Gap, PolicyUpdate, Watermark
 from schemas.policy import DAY_MS, DetectionPolicy
@@ -173,16 +174,16 @@ class Detector:
         for retraction in block.retractions:
             tally.void(retraction.mention_id, retraction.revision)
         grave = []
-        for row in block.rows:
+        for row, others in rows_together(block.rows):
             if row.deleted:
                 tally.void(row.mention_id, row.revision)
                 continue
             step = index(row.event_time)
             if step < final_before:
-                self.too_late += 1  # final: from now on only storage corrects itself
+                self.too_late += 1 + len(others)  # final: from now on only storage corrects itself
                 continue
             entry = entry_of(row)
-            if tally.add(entry, step) and entry.severity >= HARM and entry.grave:
+            if tally.add(entry, step, others) and entry.severity >= HARM and entry.grave:
                 grave.append(entry)
         return self._severity.at_once(grave, self._rules) if grave else []
 
@@ -280,7 +281,7 @@ class Detector:
         if open_step is None or not open_step.dirty:
             return []
         known = self._known.tables.get(index)
-        tallies = {key: tabulate(open_step.units[key]) for key in sorted(open_step.dirty)}
+        tallies = {key: tabulate(open_step.rows(key)) for key in sorted(open_step.dirty)}
         open_step.dirty.clear()
         # A unit of which everything was taken back before it was ever counted is as if never spoken of.
         spoken = {

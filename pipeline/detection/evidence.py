@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pipeline.detection.tally import NEVER_OPENS, Entry, Row
+from pipeline.detection.entries import NEVER_OPENS, Entry, Row
 from schemas.signal import Evidence
 
 MOST = 5

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pipeline.detection.tally import TYPE_INDEX, UnitKey
+from pipeline.detection.entries import TYPE_INDEX, UnitKey
 from schemas.signal import Signal
 from schemas.vocabulary import SignalEvent, SignalKind
 

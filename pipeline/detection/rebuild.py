@@ -27,9 +27,10 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 
 from pipeline.detection.detector import Detector
+from pipeline.detection.entries import DANGER, TYPE_INDEX, Entry, UnitKey
 from pipeline.detection.lifecycle import RISES, OpenSignal
 from pipeline.detection.steps import Steps
-from pipeline.detection.tally import DANGER, TYPE_INDEX, Entry, UnitKey, UnitTally
+from pipeline.detection.voices import UnitTally
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate

@@ -27,9 +27,9 @@ import numpy as np
 
 from pipeline.detection.baseline import Absorber, Posterior, Prediction, offset, past, posterior, predict
 from pipeline.detection.counts import StepTable
+from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import ACTIVITY_SHRINKAGE, Bools, Floats, Ints, activity
 from pipeline.detection.season import Season, log_factor
-from pipeline.detection.tally import TYPES
 from pipeline.detection.units import Units
 from schemas.policy import DAY_MS, DetectionPolicy
 

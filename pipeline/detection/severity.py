@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from pipeline.detection.entries import HARM, Entry, UnitKey
 from pipeline.detection.evidence import historic, strongest
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals, SeriesKey
 from pipeline.detection.rules import Rules
-from pipeline.detection.tally import HARM, Entry, Tally, UnitKey, said_by, voices
+from pipeline.detection.tally import Tally
+from pipeline.detection.voices import said_by, voices
 from schemas.identity import signal_id
 from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.signal import Concentration, Signal

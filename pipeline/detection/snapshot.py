@@ -4,12 +4,14 @@ The layout of the records stands in ``pipeline.detection.state``.
 """
 
 from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
 
 from pipeline.detection import state
+from pipeline.detection.entries import Entry, Kind, Traits, UnitKey, entries_together
 from pipeline.detection.exposure import Lot
 from pipeline.detection.knowledge import Knowledge
 from pipeline.detection.lifecycle import OpenSignal
-from pipeline.detection.tally import Entry, OpenStep, Traits
 from pipeline.errors import TerminalError
 from schemas.policy import DetectionPolicy
 
@@ -107,11 +109,8 @@ class Snapshot:
                 table.dirty = False
         tally = self.known.tally
         for index, open_step in sorted(tally.steps.items()):
-            unsaved = [entry for entry in open_step.unsaved if not entry.dead]
-            open_step.unsaved.clear()
-            calm = state.portions(open_step.unsaved_calm)
-            open_step.unsaved_calm.clear()
-            for kind, pieces in ((b"e", state.pieces(unsaved)), (b"q", state.pieces(calm))):
+            entries, calm = open_step.unsaved()
+            for kind, pieces in ((b"e", state.pieces(entries)), (b"q", state.pieces(state.portions(calm)))):
                 changes += ((self._rows_key(kind, index), piece) for piece in pieces)
         for tag in sorted(tally.unsaved_voids):
             changes += self._void_changes(tag)
@@ -218,29 +217,39 @@ class Snapshot:
         for key, value in sorted(by_kind.get(b"e", {}).items()):
             index = _number(key[:8])
             self._hold(index, b"e" + key)
-            for entry in state.decode(value, list[Entry]):
-                tally.restore(entry, index)
-        for key, value in sorted(by_kind.get(b"q", {}).items()):
-            index = _number(key[:8])
-            self._hold(index, b"q" + key)
-            for traits, mentions in state.decode(value, list[tuple[Traits, list[str]]]):
-                tally.restore_calm(mentions, traits, index)
+            for entry, others in entries_together(state.decode(value, list[Entry])):
+                tally.restore(entry, index, others)
+        for index, records in groupby(sorted(by_kind.get(b"q", {}).items()), lambda record: _number(record[0][:8])):
+            self._read_calm(index, records)
+        for open_step in tally.steps.values():
+            open_step.saved = len(open_step.kinds)
         tally.unsaved_voids.clear()
         self._recount()
+
+    def _read_calm(self, step: int, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Rows were put apart by their traits: bring those of a mention together again, or they would take more memory."""
+        units: dict[tuple[str, tuple[Any, ...]], list[UnitKey]] = {}
+        for key, value in records:
+            self._hold(step, b"q" + key)
+            for traits, mentions in state.decode(value, list[tuple[Traits, list[str]]]):
+                for mention in mentions:
+                    units.setdefault((mention, traits[1:]), []).append(traits[0])
+        for (mention, alike), of in units.items():
+            self.known.tally.restore_calm(mention, Kind(tuple(of), *alike), step)
 
     def _hold(self, step: int, key: bytes) -> None:
         """A record of a step: it goes when the step does, even if all of its rows are void."""
         self._row_records.setdefault(step, []).append(key)
-        self.known.tally.steps.setdefault(step, OpenStep())
+        self.known.tally.open(step)
 
     def _recount(self) -> None:
         """Count all units of open steps again at the next close: a correction may have been pending for any of them."""
         for index, table in sorted(self.known.tables.items()):
             if not table.final:
-                open_step = self.known.tally.steps.setdefault(index, OpenStep())
+                open_step = self.known.tally.open(index)
                 for slot in table.slots.tolist():
                     kind, subject_id, lot = self.known.units.slots.keys[slot] or ("", "", "")
-                    open_step.units.setdefault((kind, subject_id, lot), [])
+                    open_step.dirty.add((kind, subject_id, lot))
                 open_step.dirty.update(open_step.units)
 
 

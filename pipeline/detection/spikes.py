@@ -5,7 +5,7 @@ gone by and the new rate is what there was before.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +13,13 @@ from scipy.special import betainc
 
 from pipeline.detection.concentration import Member, concentration, held_by_one_carrier, held_by_one_lot
 from pipeline.detection.counts import StepTable
+from pipeline.detection.entries import NOT_EXPOSURE, Row, UnitKey, gathered
 from pipeline.detection.evidence import historic, opening, strongest
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
 from pipeline.detection.rules import Rules
 from pipeline.detection.scan import CALM, SHARE_OF_RAMPS, Scan, threshold
-from pipeline.detection.tally import NOT_EXPOSURE, Row, Tally, UnitKey
+from pipeline.detection.tally import Tally
 from pipeline.detection.units import Units
 from schemas.identity import signal_id
 from schemas.signal import Concentration, Signal
@@ -138,7 +139,7 @@ class Spikes:
             "voices": held.voices,
         }
         if not closing:
-            rows = list(self._rows(held.series[0], scan.step, scan.windows[cell.window]))
+            rows = self._rows(held.series[0], scan.step, scan.windows[cell.window])
             against = opening(rows, cell.type_index)
             changes["evidence"] = strongest(against, cell.type_index) or held.signal.evidence
             changes["severity"] = max((entry.severity for entry in against), default=held.signal.severity)
@@ -174,7 +175,7 @@ class Spikes:
     def _open_one(self, unit: UnitKey, scan: Scan, cell: Cell, limit: float, rules: Rules) -> list[Signal]:
         at = (cell.window, cell.row, cell.type_index)
         length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
-        rows = list(self._rows(unit, scan.step, length))
+        rows = self._rows(unit, scan.step, length)
         verdict = self._concentration(scan, cell, rows)
         if self._explained_elsewhere(unit, scan, cell, rows, verdict.dimension):
             return []
@@ -242,12 +243,10 @@ class Spikes:
         kind, subject_id, lot = self._units.slots.keys[slot] or ("", "", "")
         return kind, subject_id, lot
 
-    def _rows(self, unit: UnitKey, step: int, length: int) -> Iterator[Row]:
+    def _rows(self, unit: UnitKey, step: int, length: int) -> list[Row]:
         """The unit's live rows in a window, as far as they are still held."""
-        for index in range(step - length + 1, step + 1):
-            open_step = self._tally.steps.get(index)
-            if open_step is not None:
-                yield from (row for row in open_step.units.get(unit, ()) if row.count)
+        held = (self._tally.steps.get(index) for index in range(step - length + 1, step + 1))
+        return gathered(row for open_step in held if open_step is not None for row in open_step.rows(unit))
 
     def _concentration(self, scan: Scan, cell: Cell, rows: Sequence[Row]) -> Concentration:
         unit = self._unit(int(scan.slots[cell.row]))

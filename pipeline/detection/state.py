@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.detection.counts import CELLS, StepTable
+from pipeline.detection.entries import TYPES, Entry, Traits, UnitKey, of_nothing
 from pipeline.detection.season import season_of
 from pipeline.detection.steps import Steps
-from pipeline.detection.tally import TYPES, Entry, Traits, UnitKey
 from pipeline.detection.units import NEVER, SubjectKey, Units
 from pipeline.errors import TerminalError
 from schemas.policy import DAY_MS, DetectionPolicy
@@ -131,7 +131,7 @@ def _part_calm_rows(records: Records) -> Records:
             entries = decode(value, list[Entry])
             calm: dict[Traits, list[str]] = {}
             for entry in entries:
-                if not entry.speaks and not entry.of_nothing:
+                if not entry.speaks and not of_nothing(entry.unit):
                     calm.setdefault(entry.traits, []).append(entry.mention_id)
             changed[key] = encode([entry for entry in entries if entry.speaks])
             changed[b"q" + key[1:]] = encode(list(calm.items()))

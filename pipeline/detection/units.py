@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from pipeline.detection.entries import TYPES, UnitKey
 from pipeline.detection.exposure import Bools, Catalogue, Floats, Ints, Lot, units_in_field
-from pipeline.detection.tally import TYPES, UnitKey
 
 SubjectKey = tuple[str, str]
 

@@ -32,8 +32,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from pipeline.detection.backtest import Backtest, Series
+from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import Bools, Floats, Ints
-from pipeline.detection.tally import TYPES
 from pipeline.errors import ConfigurationError
 from schemas.policy import DetectionPolicy
 from schemas.vocabulary import OBJECTION_TYPES

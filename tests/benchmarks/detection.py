@@ -1,17 +1,23 @@
-"""Speed and size of detection: rows a second, milliseconds a step close, bytes of state a series.
+"""Speed and size of detection: rows a second, bytes a mention held, milliseconds a step close, bytes of state a series.
 
     python tests/benchmarks/detection.py
 
 One core; synthetic rows (four a mention: product, carrier, region, channel), one mention in four objects. The rate
-includes counting at the step closes. Step closes are timed with one mention a lot and step, every lot present.
+includes counting at the step closes; it and the bytes are also given for rows of a mention that come to as many detectors
+as it has rows, as they do from a topic of many partitions. Step closes are timed with one mention a lot and step, every lot present.
 """
 
+import gc
 import random
 import time
+import tracemalloc
+
+import msgspec
 
 from pipeline.detection.detector import Detector
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Watermark
+from schemas.identity import mention_id
 from schemas.policy import HOUR_MS, DetectionPolicy
 from schemas.scored import Objection, ScoredBlock, ScoredRow
 from schemas.vocabulary import OBJECTION_TYPES, SubjectKind
@@ -22,10 +28,11 @@ START = 480_000 * HOUR_MS
 def rows_of(number: int, product: str, lot: str, instant: int, rng: random.Random, kinds: tuple[SubjectKind, ...]):
     objects = rng.random() < 0.25
     objections = [Objection(rng.choice(OBJECTION_TYPES), "x", (2, 6), "negative")] if objects else []
+    author, signature = f"ab12:{rng.randbytes(10).hex()}", rng.randrange(2**64)
     subjects = {"product": product, "carrier": f"C{number % 7}", "region": f"R{number % 30}", "channel": "review"}
     return [
         ScoredRow(
-            mention_id=f"{number:032x}",
+            mention_id=mention_id("bench", str(number)),
             revision=0,
             deleted=False,
             subject_kind=kind,
@@ -48,8 +55,8 @@ def rows_of(number: int, product: str, lot: str, instant: int, rng: random.Rando
             emotion="neutral",
             intensity=0.3,
             severity=2 if objects else 0,
-            author=f"a{rng.randrange(10**9)}",
-            near_duplicate_signature=rng.randrange(2**64),
+            author=author,
+            near_duplicate_signature=signature,
             flags=[],
             versions="bench",
             text="洗衣机声音太大了,半夜都不敢开。" * 3 if kind == "product" else "",
@@ -58,9 +65,12 @@ def rows_of(number: int, product: str, lot: str, instant: int, rng: random.Rando
     ]
 
 
-def throughput(mentions: int = 40_000, lots: int = 200, hours: int = 24) -> float:
+KINDS: tuple[SubjectKind, ...] = ("product", "carrier", "region", "channel")
+
+
+def blocks_of(mentions: int, lots: int = 200, hours: int = 24) -> list[list[ScoredBlock]]:
+    """Blocks of mentions, hour by hour."""
     rng = random.Random(1)
-    kinds: tuple[SubjectKind, ...] = ("product", "carrier", "region", "channel")
     blocks, number = [], 0
     for hour in range(hours):
         rows = []
@@ -68,15 +78,48 @@ def throughput(mentions: int = 40_000, lots: int = 200, hours: int = 24) -> floa
             number += 1
             lot = rng.randrange(lots)
             instant = START + hour * HOUR_MS + rng.randrange(HOUR_MS)
-            rows += rows_of(number, f"P{lot // 5}", f"L{lot}", instant, rng, kinds)
+            rows += rows_of(number, f"P{lot // 5}", f"L{lot}", instant, rng, KINDS)
         blocks.append([ScoredBlock(rows[at : at + 2000]) for at in range(0, len(rows), 2000)])
-    detector = Detector(DetectionPolicy())
+    return blocks
+
+
+def apart(block: ScoredBlock) -> list[ScoredBlock]:
+    """The block as the partitions of the kinds of subjects see it."""
+    return [ScoredBlock([row for row in block.rows if row.subject_kind == kind]) for kind in KINDS]
+
+
+def throughput(mentions: int = 40_000, *, apart_too: bool = False) -> float:
+    """Rows a second."""
+    blocks = [[apart(block) if apart_too else [block] for block in part] for part in blocks_of(mentions)]
+    detectors = [Detector(DetectionPolicy()) for _ in blocks[0][0]]
     begin = time.perf_counter()
     for hour, part in enumerate(blocks):
         for block in part:
-            detector.absorb(block)
-        detector.absorb(Watermark("", START + (hour + 1) * HOUR_MS))
-    return number * len(kinds) / (time.perf_counter() - begin)
+            for detector, share in zip(detectors, block, strict=True):
+                detector.absorb(share)
+        for detector in detectors:
+            detector.absorb(Watermark("", START + (hour + 1) * HOUR_MS))
+    return mentions * len(KINDS) / (time.perf_counter() - begin)
+
+
+def held(mentions: int = 40_000, *, apart_too: bool = False) -> float:
+    """Bytes a mention of steps that still take corrections."""
+    blocks = [
+        share for part in blocks_of(mentions) for block in part for share in (apart(block) if apart_too else [block])
+    ]
+    detectors = [Detector(DetectionPolicy()) for _ in range(len(KINDS) if apart_too else 1)]
+    encoded = [msgspec.msgpack.encode(share) for share in blocks]
+    del blocks
+    decoder = msgspec.msgpack.Decoder(ScoredBlock)
+    tracemalloc.start()
+    for number, share in enumerate(encoded):
+        detector = detectors[number % len(detectors)]
+        detector.absorb(decoder.decode(share))  # rows of their own, as they come from a topic
+        detector.changes()
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / mentions
 
 
 def step_close(lots: int, steps: int = 12, measured: int = 6) -> tuple[float, float, float]:
@@ -106,7 +149,9 @@ def step_close(lots: int, steps: int = 12, measured: int = 6) -> tuple[float, fl
 
 
 def main() -> None:
-    print(f"rows/s, counting included: {throughput():,.0f}")
+    for name, apart_too in (("together", False), ("in partitions of their own", True)):
+        rate, size = throughput(apart_too=apart_too), held(apart_too=apart_too)
+        print(f"rows of a mention {name}: {rate:,.0f} rows/s, counting included; {size:,.0f} bytes a mention held")
     print("  lots   close ms   changes ms   state bytes/series")
     for lots in (100, 1_000, 10_000):
         close, save, size = step_close(lots)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kafka import TopicPartition
 
-from pipeline.detection.tally import HARM
+from pipeline.detection.entries import HARM
 from pipeline.runtime import kafka
 from pipeline.storage.clickhouse import ServerEngine
 from schemas.codec import decode

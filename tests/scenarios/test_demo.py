@@ -31,6 +31,23 @@ def test_another_scenario_is_shown_by_its_name(radar) -> None:
 
 
 def test_what_is_not_reached_yet_is_said(radar) -> None:
-    out = radar()("demo", "--scenario", "f", fails=1)
+    one = radar()
+    (one.folder / "mine.yaml").write_text(
+        """
+name: mine
+title: {zh: 无, en: nothing}
+story: {zh: 无事发生, en: nothing happens}
+days: 10
+products:
+  - {id: p, name: 云净W7洗衣机, mentions: 5, complaints: {}, lots: [{id: L-01, units: 100}]}
+expected:
+  - {kind: ramp, subject: p, lot: L-01, type: price, verdict: none, days: [5, 9]}
+shortfall:
+  missing: {zh: 没有人说, en: nobody says so}
+""",
+        encoding="utf-8",
+    )
+    out = one("demo", "--scenario", "mine.yaml", fails=1)
     assert "missing" in out
     assert "known shortfall" in out
+    assert "nobody says so" in out

@@ -22,11 +22,11 @@ from pipeline.detection.baseline import (
 )
 from pipeline.detection.concentration import Member, by_value, driver
 from pipeline.detection.detector import Detector
+from pipeline.detection.entries import TYPES, entry_of
 from pipeline.detection.exposure import Lot, activity, units_in_field
 from pipeline.detection.scan import STANDS_OUT, USUAL_MENTIONS, corrected, supported, threshold, volume
 from pipeline.detection.season import log_factor, season_of
 from pipeline.detection.spikes import interval
-from pipeline.detection.tally import TYPES, entry_of
 from pipeline.detection.units import Units
 from schemas.policy import DAY_MS, HOUR_MS
 

@@ -9,8 +9,8 @@ from simulated import DAILY, DAY_0, day, days, mentions, row, run, watermark
 
 from pipeline.detection.baseline import DRIFT, posterior
 from pipeline.detection.detector import Detector, Outputs
+from pipeline.detection.entries import TYPES, UnitKey
 from pipeline.detection.rebuild import rebuild
-from pipeline.detection.tally import TYPES, UnitKey
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate

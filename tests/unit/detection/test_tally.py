@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from simulated import DAILY, day, row, watermark
 
 from pipeline.detection.detector import Detector
-from pipeline.detection.tally import Tally, UnitTally, entry_of, quote, tabulate, voices
+from pipeline.detection.entries import entry_of, gathered, quote
+from pipeline.detection.tally import Tally
+from pipeline.detection.voices import UnitTally, tabulate, voices
 from schemas.control import Gap
 from schemas.scored import Objection, ScoredBlock
 
@@ -88,8 +90,8 @@ def test_the_higher_revision_holds() -> None:
     assert not tally.add(entry_of(row("m", day(1), "price")), 1)
     assert tally.add(entry_of(row("m", day(2), "delivery", revision=2, product_batch_id="L2")), 2)
     assert not tally.add(entry_of(row("m", day(1), "price", revision=1)), 1)
-    assert tabulate(tally.steps[1].units["product", "P", "L1"]).mentions == 0
-    assert tabulate(tally.steps[2].units["product", "P", "L2"]).voices[4] == 1
+    assert tabulate(tally.steps[1].rows(("product", "P", "L1"))).mentions == 0
+    assert tabulate(tally.steps[2].rows(("product", "P", "L2"))).voices[4] == 1
 
 
 def test_voids_hold_for_rows_that_come_again_and_are_forgotten_with_their_step() -> None:
@@ -109,7 +111,6 @@ def test_a_final_step_leaves_nothing_behind() -> None:
     tally.add(entry_of(row("m", day(1), "price")), 1)
     tally.forget(1)
     assert not tally.steps
-    assert not tally._mentions
 
 
 def test_calm_rows_are_held_together_and_taken_back_one_by_one() -> None:
@@ -119,20 +120,23 @@ def test_calm_rows_are_held_together_and_taken_back_one_by_one() -> None:
         assert tally.add(entry_of(row(f"m{number}", day(1), carrier="C")), 1)
     assert not tally.add(entry_of(row("m7", day(1), carrier="C")), 1)
     assert tally.add(entry_of(row("loud", day(1), "price", carrier="C")), 1)
-    assert len(tally.steps[1].units[unit]) == 2
-    assert tabulate(tally.steps[1].units[unit]).mentions == 101
+    assert len(gathered(tally.steps[1].rows(unit))) == 2
+    assert tabulate(tally.steps[1].rows(unit)).mentions == 101
     tally.void("m7", 1)
     tally.void("m7", 2)
     assert not tally.add(entry_of(row("m7", day(1), carrier="C")), 1)
     assert tally.add(entry_of(row("m7", day(1), carrier="D", revision=2)), 1)
     assert not tally.add(entry_of(row("m7", day(2), carrier="D", revision=2)), 2)
-    assert sorted((one.carrier, one.count) for one in tally.steps[1].units[unit]) == [("C", 1), ("C", 99), ("D", 1)]
+    assert sorted((one.carrier, one.count) for one in gathered(tally.steps[1].rows(unit))) == [
+        ("C", 1),
+        ("C", 99),
+        ("D", 1),
+    ]
     assert tally.add(entry_of(row("m7", day(2), carrier="D", revision=3)), 2)
-    assert tabulate(tally.steps[1].units[unit]).mentions == 100
-    assert tabulate(tally.steps[2].units[unit]).mentions == 1
+    assert tabulate(tally.steps[1].rows(unit)).mentions == 100
+    assert tabulate(tally.steps[2].rows(unit)).mentions == 1
     tally.forget(1)
     tally.forget(2)
-    assert not tally._mentions
 
 
 @pytest.mark.parametrize("flags", [["repost"], []])
