@@ -327,6 +327,37 @@ def backtest(
     typer.echo(f"{len(told.scores)} counts in {told.steps} steps, {told.opened} spikes opened: {out}", err=True)
 
 
+@app.command()
+def replay(
+    signal_id: Annotated[
+        str, typer.Argument(metavar="SIGNAL_ID", help="As v_signals has it; its beginning is enough.")
+    ],
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="The configuration file of then, if detection has changed in it since."),
+    ] = None,
+) -> None:
+    """Make a signal again of what is stored and say whether it comes out equal. Exit code 1: it differs, 2: cannot be told."""
+    from pipeline.runtime.replay_signal import known_rules, replay_signal
+    from pipeline.settings import load
+
+    settings = None if data_dir else load(config)
+    known = known_rules(settings, _data_dir(config, data_dir), load(policy) if policy else None)
+    try:
+        with _asking(config, data_dir) as query:
+            code = replay_signal(query, signal_id, known, typer.echo)
+    except ConfigurationError:
+        raise
+    except RadarError as error:  # 1 would say that the signal differs
+        typer.echo(f"cannot be told: {error}", err=True)
+        code = EXIT_CONFIGURATION
+    raise typer.Exit(code)
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """A bar of the steps done on stderr, where that is a terminal."""
