@@ -34,10 +34,13 @@ from pipeline.detection.tally import DANGER, TYPE_INDEX, Entry, UnitKey, UnitTal
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
-from schemas.policy import DetectionPolicy
+from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.signal import Signal
 from schemas.step_count import StepCount
 from schemas.vocabulary import ANY_OBJECTION, OBJECTION_TYPES
+
+MEMORY_MS = 180 * DAY_MS
+"""Step counts older than this have faded to an eighth, and may be left out."""
 
 Tallies = dict[UnitKey, UnitTally]
 
@@ -96,9 +99,9 @@ def rebuild(
     detector.absorb(CatalogueUpdate(catalogue_version, list(entries)))
     for gap in gaps:
         detector.absorb(gap)
-    counted = _counted(step_counts, policy, steps, spoken or {})
-    first = next(counted, None)
-    history = counted if first is None else chain([first], counted)
+    told = tallies_by_step(step_counts, policy, spoken)
+    first = next(told, None)
+    history = told if first is None else chain([first], told)
     since = None if watermark is None else steps.index(watermark) - 1
     if first is not None:
         since = first[0]
@@ -117,10 +120,11 @@ def rebuild(
     return detector
 
 
-def _counted(
-    step_counts: Iterable[StepCount], policy: DetectionPolicy, steps: Steps, spoken: SpokenBy
+def tallies_by_step(
+    step_counts: Iterable[StepCount], policy: DetectionPolicy, spoken: SpokenBy | None = None
 ) -> Iterator[tuple[int, Tallies]]:
-    """The steps that have counts, each with what its units added up to."""
+    """The steps that have counts, by number, each with what its units added up to; arguments and errors as `rebuild`."""
+    steps, spoken = Steps(policy.step, policy.time_zone), spoken or {}
     for start, counts in groupby(step_counts, key=lambda count: count.step_start):
         step, cells = steps.index(start), _cells(counts)
         lengths = {count.step for cell in cells.values() for count in cell.values()}

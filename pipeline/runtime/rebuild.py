@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.detection.rebuild import rebuild
+from pipeline.detection.rebuild import MEMORY_MS, rebuild
 from pipeline.detection.steps import Steps
 from pipeline.errors import ConfigurationError
 from pipeline.runtime import kafka, kafka_admin
@@ -28,12 +28,8 @@ from pipeline.storage.history import step_counts
 from schemas.catalogue import CatalogueEntry
 from schemas.codec import TOPICS, decode
 from schemas.control import Gap
-from schemas.policy import DAY_MS
 from schemas.signal import Signal
 from schemas.step_count import StepCount
-
-MEMORY_MS = 180 * DAY_MS
-"""Step counts older than this have faded to an eighth, and are left out."""
 
 
 def rebuild_state(
