@@ -15,7 +15,9 @@ import typer
 from pipeline.errors import ConfigurationError, RadarError
 
 if TYPE_CHECKING:
+    from pipeline.settings import Settings
     from pipeline.storage.engine import Engine
+    from schemas.catalogue import CatalogueEntry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +29,10 @@ dead_letters = typer.Typer(
     no_args_is_help=True, help="Records that could not be taken in: list them, see them, read them again."
 )
 app.add_typer(dead_letters, name="dead-letters")
+policies = typer.Typer(
+    no_args_is_help=True, help="The rules of detection: what they mean, and what they would have done."
+)
+app.add_typer(policies, name="policy")
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -242,16 +248,14 @@ def rescore(config: ConfigOption = Path("radar.yaml")) -> None:
 @app.command()
 def rebuild(config: ConfigOption = Path("radar.yaml")) -> None:
     """The state topic of detection was lost: make it again of the step counts in the database. Stop detect workers first."""
-    from connectors.catalogue import read_catalogue
     from pipeline.runtime.process import brokers_of, server_engine
     from pipeline.runtime.rebuild import rebuild_state
     from pipeline.settings import load
 
     settings = load(config)
-    catalogue = read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
     engine = server_engine(settings)
     try:
-        rebuild_state(settings, brokers_of(settings), engine, catalogue, typer.echo)
+        rebuild_state(settings, brokers_of(settings), engine, _catalogue(settings), typer.echo)
     finally:
         engine.close()
 
@@ -309,19 +313,32 @@ def score(
 @app.command()
 def backtest(
     counts: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--counts", help="CSV: date,product,batch,objection_type,count[,total] or series,t,count[,total]."
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="CSV: a row for each count, with score and alarm.")],
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="CSV: a row for each count, with score and alarm.")] = None,
     step_days: Annotated[
         float | None, typer.Option("--step-days", help="Days in a step of column t; 7 unless said.")
     ] = None,
+    from_store: Annotated[
+        bool,
+        typer.Option("--from-store", help="Of the stored step counts instead of a file, by the configured policy."),
+    ] = False,
+    since: Annotated[str | None, typer.Option("--since", help="With --from-store: a day, such as 2026-03-01.")] = None,
+    config: ConfigOption = Path("radar.yaml"),
 ) -> None:
-    """Replay the detector over counts in a file: how rare it held each of them, and where a spike was open."""
+    """Replay the detector over counts in a file or in the database: how rare it held each, and where a spike was open."""
     from pipeline.runtime.backtest import backtest as replay_counts
 
+    if from_store == (counts is not None):
+        raise ConfigurationError("--counts, --from-store: one of them is needed, and not both")
+    if from_store:
+        _backtest_store(config, since, out, step_days)
+        return
+    if counts is None or out is None or since is not None:
+        raise ConfigurationError("--counts: needs --out, and goes without --since")
     with _progress() as tell:
         told = replay_counts(counts, out, step_days=step_days, progress=tell)
     typer.echo(f"{len(told.scores)} counts in {told.steps} steps, {told.opened} spikes opened: {out}", err=True)
@@ -356,6 +373,75 @@ def replay(
         typer.echo(f"cannot be told: {error}", err=True)
         code = EXIT_CONFIGURATION
     raise typer.Exit(code)
+
+
+def _backtest_store(config: Path, since: str | None, out: Path | None, step_days: float | None) -> None:
+    from pipeline.runtime.backtest import check_out
+    from pipeline.runtime.policy_check import told
+    from pipeline.runtime.stored_backtest import backtest as replay_stored
+    from pipeline.runtime.stored_backtest import read
+    from pipeline.settings import load
+
+    if since is None or step_days is not None:
+        raise ConfigurationError("--from-store: needs --since, and goes without --step-days")
+    if out is not None:
+        check_out(out)
+    settings = load(config)
+    with _asking(config, None) as query:
+        counted = read(query, settings.policy(), since)
+    with _progress() as tell:
+        run = replay_stored(counted, settings.policy(), _catalogue(settings), out, tell)
+    for line in told(run, settings.policy()):
+        typer.echo(line)
+
+
+@policies.command("check")
+def check_policy(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A configuration, or the keys of its `detection` alone; else --config."),
+    ] = None,
+    config: ConfigOption = Path("radar.yaml"),
+    since: Annotated[
+        str | None, typer.Option("--since", help="A day: what it would have done with the counts stored since then.")
+    ] = None,
+) -> None:
+    """Say in plain words what a detection policy means and what works against what; --since: what it would have done."""
+    from pipeline.runtime.policy_check import Context, explain, refuse, warnings
+    from pipeline.settings import load, load_policy
+
+    present = load(config)
+    settings = load_policy(file, present) if file else present
+    catalogue = _catalogue(present)
+    context = Context(len({(entry.product_id, entry.product_batch_id) for entry in catalogue}), present.sources)
+    refuse(settings.policy(), context)
+    for line in explain(settings.policy(), context):
+        typer.echo(line)
+    for line in warnings(settings.policy(), context):
+        typer.echo(f"warning: {line}")
+    if since is not None:
+        _try_policy(config, settings, present if file else None, since)
+
+
+def _try_policy(config: Path, settings: "Settings", present: "Settings | None", since: str) -> None:
+    """What a policy would have done, and what otherwise than the present one."""
+    from pipeline.runtime.policy_check import told, told_against
+    from pipeline.runtime.stored_backtest import read, run
+
+    policy, catalogue = settings.policy(), _catalogue(present or settings)
+    with _asking(config, None) as query:
+        counted = read(query, policy, since)
+    with _progress() as tell:
+        tried = run(counted, policy, catalogue, progress=tell)
+        held = run(counted, present.policy(), catalogue, progress=tell) if present else None
+    for line in told(tried, policy) if held is None else told_against(tried, policy, held):
+        typer.echo(line)
+
+
+def _catalogue(settings: "Settings") -> "list[CatalogueEntry]":
+    from connectors.catalogue import read_catalogue
+
+    return read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
 
 
 @contextmanager

@@ -304,6 +304,43 @@ def load(path: Path) -> Settings:
     return _resolved(settings, path.parent)
 
 
+def load_policy(path: Path, base: Settings) -> Settings:
+    """The settings with the detection of another file: a configuration, or a file of the keys of ``detection`` alone.
+
+    Args:
+        path: the file; beside the keys of ``detection`` it may have ``time_zone``.
+        base: what holds for all that the file does not say; values of the environment do not replace those of the file.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(read, dict):
+        raise ConfigurationError(f"{path}: keys and values are needed, such as `minimum_voices: 3`")
+    zone = read.pop("time_zone", base.time_zone)
+    if Settings.model_fields.keys() & read.keys():
+        return load(path)
+    try:
+        return base.model_copy(update=dict(_Policy.model_validate({"detection": read, "time_zone": zone})))
+    except ValidationError as error:
+        raise ConfigurationError(_in_words(error, path)) from None
+
+
+class _Policy(BaseModel):
+    detection: DetectionSettings
+    time_zone: str
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        return _zone(value)
+
+
 def _check_environment() -> None:
     """Refuse a misspelt name: it would be passed over, and the file's value or the default would hold in silence."""
     for name in os.environ:
