@@ -157,7 +157,7 @@ def gaps(query: Query) -> list[Gap]:
 
 def _signals(query: Query, where: str) -> list[Signal]:
     columns, _ = _columns(query, SIGNALS)
-    columns += ", reinterpretAsUInt64(t.p_value) AS p_value_bits"
+    columns += ", reinterpretAsUInt64(reinterpretAsString(t.p_value)) AS p_value_bits"
     lines = query(f"SELECT {columns} FROM signals AS t WHERE {where} ORDER BY signal_id, revision")
     return [_signal(msgspec.json.decode(line)) for line in lines.splitlines()]
 
