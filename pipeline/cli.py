@@ -359,7 +359,8 @@ def replay(
     ] = None,
 ) -> None:
     """Make a signal again of what is stored and say whether it comes out equal. Exit code 1: it differs, 2: cannot be told."""
-    from pipeline.runtime.replay_signal import known_rules, replay_signal
+    from pipeline.runtime.known_rules import known_rules
+    from pipeline.runtime.replay_signal import replay_signal
     from pipeline.settings import load
 
     settings = None if data_dir else load(config)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.detection.baseline import GUARD_STEPS, Posterior, offset, predict
-from pipeline.detection.replay import scan_of
+from pipeline.detection.replay_state import scan_of
 from pipeline.detection.scan import CALM, SERIES_WITHOUT_CATALOGUE, threshold
 from pipeline.detection.steps import Steps
 from pipeline.detection.tally import TYPES

@@ -1,28 +1,17 @@
-"""``complaint-radar replay SIGNAL_ID``: a signal made again of what is stored, and whether it comes out equal.
+"""``complaint-radar replay SIGNAL_ID``: a signal made again of what is stored, and whether it comes out equal."""
 
-What was decided by which rules stands in a signal's versions. A policy is looked up by its version in the configuration, in
-the state of the data folder, and in a configuration file of then if one is named; a catalogue in the first two and on
-its topic, which keeps all versions.
-"""
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
-
-from connectors.catalogue import read_catalogue
 from pipeline.detection.rebuild import Spoken
-from pipeline.detection.replay import Replayed, Rules, Stored, replay, span
-from pipeline.detection.snapshot import Snapshot
+from pipeline.detection.replay import replay, span
+from pipeline.detection.replayed import Finding, Replayed, Stored
 from pipeline.detection.steps import Steps
-from pipeline.errors import ConfigurationError, RadarError
-from pipeline.runtime.catalogues import Catalogues, version_of
-from pipeline.runtime.checkpoint import SqliteCheckpoint
-from pipeline.runtime.embedded import CHECKPOINT_FILE
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.errors import ConfigurationError
+from pipeline.runtime.known_rules import KnownRules
 from pipeline.storage import history
 from pipeline.storage.engine import Query
 from pipeline.storage.history import Subject, Talk
-from schemas.catalogue import CatalogueEntry
 from schemas.policy import DetectionPolicy
 from schemas.signal import Signal
 
@@ -31,75 +20,8 @@ EXIT_CODES = {"equal": 0, "differs": 1, "untold": 2}
 _HEADS = {
     "differs": "what differs:",
     "untold": "what cannot be told:",
-    "remark": "what history alone would have made a little different:",
+    "remark": "what comes out a little otherwise, as its history is no longer whole:",
 }
-
-
-class KnownRules(NamedTuple):
-    """Policies and catalogues by version, as far as they can be had."""
-
-    policies: dict[str, DetectionPolicy]
-    catalogues: dict[str, Sequence[CatalogueEntry]]
-    brokers: KafkaSettings | None = None
-    """Whose catalogue topic has the others."""
-
-    def of(self, signal: Signal) -> Rules:
-        """The rules that a signal names.
-
-        Raises:
-            ConfigurationError: the policy is not known.
-        """
-        policy, catalogue = _named(signal, "policy"), _named(signal, "catalogue")
-        if policy not in self.policies:
-            have = ", ".join(sorted(self.policies)) or "none"
-            raise ConfigurationError(
-                f"--policy: the signal was decided by policy {policy or 'without a version'}, and known are: {have}; "
-                "name the configuration file of then"
-            )
-        return Rules(self.policies[policy], policy, self._catalogue(catalogue), catalogue)
-
-    def _catalogue(self, version: str) -> Sequence[CatalogueEntry] | None:
-        if not version:
-            return []
-        if version not in self.catalogues and self.brokers is not None:
-            try:
-                return Catalogues(self.brokers).entries(version)
-            except RadarError:  # not there, or the brokers are not: then it is unknown, and that is said
-                return None
-        return self.catalogues.get(version)
-
-
-def known_rules(settings: Settings | None, data_dir: Path, then: Settings | None = None) -> KnownRules:
-    """The rules of the configuration, of the data folder's state, and of a configuration of then.
-
-    Raises:
-        ConfigurationError: a catalogue file is wrong.
-        TerminalError: the state cannot be read.
-    """
-    policies: dict[str, DetectionPolicy] = {}
-    catalogues: dict[str, Sequence[CatalogueEntry]] = {}
-    for one in (settings, then):
-        if one is not None:
-            policies[version_of(one.policy())] = one.policy()
-            if one.catalogue is not None and one.catalogue.is_file():
-                entries = read_catalogue(one.catalogue, one.time_zone)
-                catalogues[version_of(entries)] = entries
-    if (data_dir / CHECKPOINT_FILE).is_file():
-        checkpoint = SqliteCheckpoint(data_dir / CHECKPOINT_FILE)
-        try:
-            known = Snapshot.read(DetectionPolicy(), checkpoint.state()).known
-        finally:
-            checkpoint.close()
-        policies.setdefault(known.policy_version, known.policy)
-        catalogues.setdefault(
-            known.catalogue_version,
-            [
-                CatalogueEntry(product, product, [], lot, told.units, told.sold_from, told.sold_until)
-                for product, lots in known.catalogue.items()
-                for lot, told in lots.items()
-            ],
-        )
-    return KnownRules(policies, catalogues, settings.kafka if settings else None)
 
 
 def replay_signal(query: Query, identity: str, known: KnownRules, say: Callable[[str], None]) -> int:
@@ -162,12 +84,6 @@ def _spoken(
     return found
 
 
-def _named(signal: Signal, what: str) -> str:
-    """The version of the policy or catalogue that a signal names; empty if none."""
-    found = [word.partition("=")[2] for word in signal.versions.split() if word.startswith(f"{what}=")]
-    return found[-1] if found else ""
-
-
 def _what(signal: Signal) -> str:
     about = " ".join(filter(None, (signal.subject_kind, signal.subject_id or "?", signal.product_batch_id)))
     return f"{signal.kind}: {signal.objection_type} of {about}"
@@ -181,13 +97,26 @@ def _told(replayed: Replayed, revisions: int) -> list[str]:
         "untold": "cannot be told: nothing contradicts it, and not all of it could be made again",
     }
     if replayed.verdict == "equal" and replayed.findings:
-        heads["equal"] = "equal, from the state that it opened from"
+        heads["equal"] = (
+            f"equal but for what its history no longer tells: all of its revisions ({revisions}) come out again"
+        )
     lines = [heads[replayed.verdict]]
     for kind, head in _HEADS.items():
-        words = [f"  {finding.words}" for finding in replayed.findings if finding.kind == kind]
-        lines += [head, *words] if words else []
+        found = [one for one in replayed.findings if one.kind == kind]
+        lines += [head, *_by_revision(found)] if found else []
     if replayed.confirmed:
         lines += ["what holds:", *(f"  {one}" for one in replayed.confirmed)]
     if replayed.losses:
         lines += ["what is stored is no longer all that detection had:", *(f"  {one}" for one in replayed.losses)]
     return lines
+
+
+def _by_revision(findings: Sequence[Finding]) -> Iterator[str]:
+    """What is inside the opening state is named only where nothing else is."""
+    for of, group in groupby(findings, key=lambda one: one.of):
+        every = list(group)
+        plain = [one for one in every if not one.words.startswith("opening_state.")] or every
+        yield from [f"  {of}:"] if of else []
+        yield from (f"  {'  ' if of else ''}{one.words}" for one in plain)
+        if len(plain) < len(every):
+            yield f"    and {len(every) - len(plain)} numbers inside its opening state"

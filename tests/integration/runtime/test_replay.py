@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigurationError
-from pipeline.runtime.replay_signal import KnownRules, known_rules, replay_signal
+from pipeline.runtime.known_rules import KnownRules, known_rules
+from pipeline.runtime.replay_signal import replay_signal
 from pipeline.storage.embedded import EmbeddedEngine
 
 
@@ -51,10 +52,10 @@ OWN = "subject_id = 'washer-w7' AND product_batch_id = 'L2603' AND objection_typ
             "count",
             "count + 3",
             f"{OWN} AND step_start > '2026-04-15'",
-            "counts: voices in 1 steps to",
+            "counts: voices in 1 step to",
         ),
         ("step_counts", "count", "count + 1", f"{OWN} AND status = 'final'", "the final count is"),
-        ("step_counts", "count", "count * 2", f"{OWN} AND step_start < '2026-03-20'", "revision 0 (opened)"),
+        ("step_counts", "count", "count * 2", f"{OWN} AND step_start < '2026-03-20'", "revision 0 (opened):"),
         ("signals", "expected", "16", "revision = 0", "expected: the signal says 16"),
         ("signals", "voices", "999", "revision = 2", "voices: the signal says 999, made again it is 1"),
         ("signals", "evidence_quote", "arrayMap(x -> '别的', evidence_quote)", "1", "evidence.1.quote"),

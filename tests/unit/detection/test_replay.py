@@ -10,8 +10,9 @@ from simulated import DAILY, day, days, mentions, row, run, watermark
 
 from pipeline.detection.detector import Detector, Outputs
 from pipeline.detection.rebuild import Spoken
-from pipeline.detection.replay import Replayed, Rules, Stored, span
 from pipeline.detection.replay import replay as replay_stored
+from pipeline.detection.replay import span
+from pipeline.detection.replayed import Replayed, Rules, Stored
 from pipeline.detection.steps import Steps
 from pipeline.detection.tally import entry_of, tabulate
 from schemas.catalogue import CatalogueEntry
@@ -172,7 +173,9 @@ def test_a_changed_quote_and_a_changed_state_are_named(noisy: tuple[Stored, Rule
 def test_a_signal_that_lacks_a_revision(noisy: tuple[Stored, Rules]) -> None:
     stored, rules = noisy
     revisions = list(stored.revisions)
-    assert "more revisions" in words(replay_stored(stored._replace(revisions=[*revisions[:1], *revisions[2:]]), rules))
+    assert "1 more revision of it" in words(
+        replay_stored(stored._replace(revisions=[*revisions[:1], *revisions[2:]]), rules)
+    )
     assert "revision 0 is not stored" in words(replay_stored(stored._replace(revisions=revisions[1:]), rules), "untold")
     extra = replace(revisions[-1], revision=len(revisions))
     assert "does not say it again" in words(replay_stored(stored._replace(revisions=[*revisions, extra]), rules))
@@ -188,7 +191,7 @@ def test_a_changed_step_count_of_a_window_is_told(noisy: tuple[Stored, Rules]) -
         return replace(one, count=one.count + 1) if hit else one
 
     both = stored._replace(counts=[with_one_more(one, ("provisional", "final")) for one in stored.counts])
-    assert "counts: voices in 1 steps to 2024-11-04: opening state" in words(replay_stored(both, rules))
+    assert "counts: voices in 1 step to 2024-11-04: opening state" in words(replay_stored(both, rules))
     final = stored._replace(counts=[with_one_more(one, ("final",)) for one in stored.counts])
     assert "the final count is" in words(replay_stored(final, rules))
 
