@@ -15,9 +15,8 @@ import typer
 from pipeline.errors import ConfigurationError, RadarError
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.runtime.known_rules import Present
     from pipeline.storage.engine import Engine
-    from schemas.catalogue import CatalogueEntry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +37,7 @@ EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")]
 
 
 class OutputFormat(StrEnum):
@@ -248,14 +248,16 @@ def rescore(config: ConfigOption = Path("radar.yaml")) -> None:
 @app.command()
 def rebuild(config: ConfigOption = Path("radar.yaml")) -> None:
     """The state topic of detection was lost: make it again of the step counts in the database. Stop detect workers first."""
+    from connectors.catalogue import read_catalogue
     from pipeline.runtime.process import brokers_of, server_engine
     from pipeline.runtime.rebuild import rebuild_state
     from pipeline.settings import load
 
     settings = load(config)
+    catalogue = read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
     engine = server_engine(settings)
     try:
-        rebuild_state(settings, brokers_of(settings), engine, _catalogue(settings), typer.echo)
+        rebuild_state(settings, brokers_of(settings), engine, catalogue, typer.echo)
     finally:
         engine.close()
 
@@ -318,27 +320,67 @@ def backtest(
             "--counts", help="CSV: date,product,batch,objection_type,count[,total] or series,t,count[,total]."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="CSV: a row for each count, with score and alarm.")] = None,
-    step_days: Annotated[
-        float | None, typer.Option("--step-days", help="Days in a step of column t; 7 unless said.")
+    mentions: Annotated[
+        Path | None, typer.Option("--mentions", help="Records as those of a configured source: scored, then detected.")
     ] = None,
-    from_store: Annotated[
-        bool,
-        typer.Option("--from-store", help="Of the stored step counts instead of a file, by the configured policy."),
+    from_clickhouse: Annotated[
+        bool, typer.Option("--from-clickhouse", help="The step counts of products that are stored, with --since.")
     ] = False,
-    since: Annotated[str | None, typer.Option("--since", help="With --from-store: a day, such as 2026-03-01.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="With --mentions, of several sources: whose records they are.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="A day such as 2026-03-01: what is before is history only.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Another policy, against the present one; as for `policy check`.")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option("--events", help="CSV: subject_kind,subject_id,product_batch_id,objection_type,start,end."),
+    ] = None,
+    most: Annotated[
+        float | None, typer.Option("--max-signals-per-week", min=0, help="More of them, and the exit code is 1.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="HTML: a page with a picture of each signal's series.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV: a row for each count, with score and alarm; not of --mentions.")
+    ] = None,
+    step_days: Annotated[
+        float | None, typer.Option("--step-days", help="With --counts: days in a step of column t; 7 unless said.")
+    ] = None,
     config: ConfigOption = Path("radar.yaml"),
+    data_dir: DataDirOption = None,
 ) -> None:
-    """Replay the detector over counts in a file or in the database: how rare it held each, and where a spike was open."""
+    """Replay the detector over history: which signals a policy opens. Exit code 1: too many a week, or an event is missed."""
+    if [counts is not None, mentions is not None, from_clickhouse].count(True) != 1:
+        raise ConfigurationError("--counts, --mentions, --from-clickhouse: one of them is needed, and no more")
+    if counts is not None:
+        if out is None or any(option is not None for option in (source, since, policy, events, most, report, data_dir)):
+            raise ConfigurationError("--counts: needs --out, and goes with --step-days only")
+        _backtest_counts(counts, out, step_days)
+        return
+    if step_days is not None or (out is not None and mentions is not None):
+        raise ConfigurationError("--step-days, --out: of counts only")
+    if mentions is not None and data_dir is not None:
+        raise ConfigurationError(
+            "--mentions: needs the configuration, for it says which column is what; not --data-dir"
+        )
+    from pipeline.runtime.policy_trial import Asked, try_policy
+
+    asked = Asked(mentions, source, since, policy, events, most, report, out)
+    with _progress() as tell:
+        lines, passed = try_policy(asked, _present(config, data_dir), lambda: _asking(config, data_dir), tell)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(0 if passed else EXIT_FAILED)
+
+
+def _backtest_counts(counts: Path, out: Path, step_days: float | None) -> None:
     from pipeline.runtime.backtest import backtest as replay_counts
 
-    if from_store == (counts is not None):
-        raise ConfigurationError("--counts, --from-store: one of them is needed, and not both")
-    if from_store:
-        _backtest_store(config, since, out, step_days)
-        return
-    if counts is None or out is None or since is not None:
-        raise ConfigurationError("--counts: needs --out, and goes without --since")
     with _progress() as tell:
         told = replay_counts(counts, out, step_days=step_days, progress=tell)
     typer.echo(f"{len(told.scores)} counts in {told.steps} steps, {told.opened} spikes opened: {out}", err=True)
@@ -350,9 +392,7 @@ def replay(
         str, typer.Argument(metavar="SIGNAL_ID", help="As v_signals has it; its beginning is enough.")
     ],
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     policy: Annotated[
         Path | None,
         typer.Option("--policy", help="The configuration file of then, if detection has changed in it since."),
@@ -376,26 +416,6 @@ def replay(
     raise typer.Exit(code)
 
 
-def _backtest_store(config: Path, since: str | None, out: Path | None, step_days: float | None) -> None:
-    from pipeline.runtime.backtest import check_out
-    from pipeline.runtime.policy_check import told
-    from pipeline.runtime.stored_backtest import backtest as replay_stored
-    from pipeline.runtime.stored_backtest import read
-    from pipeline.settings import load
-
-    if since is None or step_days is not None:
-        raise ConfigurationError("--from-store: needs --since, and goes without --step-days")
-    if out is not None:
-        check_out(out)
-    settings = load(config)
-    with _asking(config, None) as query:
-        counted = read(query, settings.policy(), since)
-    with _progress() as tell:
-        run = replay_stored(counted, settings.policy(), _catalogue(settings), out, tell)
-    for line in told(run, settings.policy()):
-        typer.echo(line)
-
-
 @policies.command("check")
 def check_policy(
     file: Annotated[
@@ -403,46 +423,35 @@ def check_policy(
         typer.Argument(metavar="[FILE]", help="A configuration, or the keys of its `detection` alone; else --config."),
     ] = None,
     config: ConfigOption = Path("radar.yaml"),
+    data_dir: DataDirOption = None,
     since: Annotated[
         str | None, typer.Option("--since", help="A day: what it would have done with the counts stored since then.")
     ] = None,
 ) -> None:
     """Say in plain words what a detection policy means and what works against what; --since: what it would have done."""
     from pipeline.runtime.policy_check import Context, explain, refuse, warnings
-    from pipeline.settings import load, load_policy
+    from pipeline.runtime.policy_trial import Asked, policy_of, try_policy
 
-    present = load(config)
-    settings = load_policy(file, present) if file else present
-    catalogue = _catalogue(present)
-    context = Context(len({(entry.product_id, entry.product_batch_id) for entry in catalogue}), present.sources)
-    refuse(settings.policy(), context)
-    for line in explain(settings.policy(), context):
+    present = _present(config, data_dir)
+    tried, context = policy_of(file, present), Context(present.lots, present.settings.sources)
+    refuse(tried, context)
+    for line in explain(tried, context):
         typer.echo(line)
-    for line in warnings(settings.policy(), context):
+    for line in warnings(tried, context):
         typer.echo(f"warning: {line}")
     if since is not None:
-        _try_policy(config, settings, present if file else None, since)
+        with _progress() as tell:
+            lines, _ = try_policy(Asked(since=since, policy=file), present, lambda: _asking(config, data_dir), tell)
+        for line in lines:
+            typer.echo(line)
 
 
-def _try_policy(config: Path, settings: "Settings", present: "Settings | None", since: str) -> None:
-    """What a policy would have done, and what otherwise than the present one."""
-    from pipeline.runtime.policy_check import told, told_against
-    from pipeline.runtime.stored_backtest import read, run
+def _present(config: Path, data_dir: Path | None) -> "Present":
+    """The rules in force: of the configuration, or those that a data folder's state was last given."""
+    from pipeline.runtime.known_rules import of_configuration, of_folder
+    from pipeline.settings import load
 
-    policy, catalogue = settings.policy(), _catalogue(present or settings)
-    with _asking(config, None) as query:
-        counted = read(query, policy, since)
-    with _progress() as tell:
-        tried = run(counted, policy, catalogue, progress=tell)
-        held = run(counted, present.policy(), catalogue, progress=tell) if present else None
-    for line in told(tried, policy) if held is None else told_against(tried, policy, held):
-        typer.echo(line)
-
-
-def _catalogue(settings: "Settings") -> "list[CatalogueEntry]":
-    from connectors.catalogue import read_catalogue
-
-    return read_catalogue(settings.catalogue, settings.time_zone) if settings.catalogue else []
+    return of_configuration(load(config)) if data_dir is None else of_folder(_data_dir(config, data_dir))
 
 
 @contextmanager
@@ -466,9 +475,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT; tables and views are described in docs/tables.md.")],
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     output: Annotated[OutputFormat, typer.Option("--format", help="table, json or csv.")] = OutputFormat.TABLE,
 ) -> None:
     """Ask the database: the server of the configuration if it names one, else that of the data folder, whoever holds it."""
@@ -490,9 +497,7 @@ def sql(
 @app.command()
 def migrate(
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only say what would be done; exit code 1 if anything would.")
     ] = False,
@@ -515,9 +520,7 @@ def migrate(
 @dead_letters.command("list")
 def list_dead_letters(
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
@@ -538,9 +541,7 @@ def list_dead_letters(
 def show_dead_letter(
     identity: Annotated[str, typer.Argument(metavar="ID", help="As `list` prints it; its beginning is enough.")],
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
 ) -> None:
     """One refused record, with its masked content."""
     from pipeline.storage import dead_letters as letters

@@ -82,6 +82,10 @@ class FilesSourceSettings(BaseModel):
         """The format, told from the name where it is not given."""
         return self.format or _FORMS[_ending(self.path)]
 
+    def over(self, path: Path) -> "FilesSourceSettings":
+        """The same records in another file."""
+        return self.model_copy(update={"path": path, "format": None if _ending(path) in _FORMS else self.form})
+
     @model_validator(mode="after")
     def _known_form(self) -> "FilesSourceSettings":
         if self.format is None and _ending(self.path) not in _FORMS:

@@ -21,7 +21,7 @@ import csv
 import datetime as dt
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +35,7 @@ from pipeline.detection.backtest import Backtest, Series
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.tally import TYPES
 from pipeline.errors import ConfigurationError
+from pipeline.runtime.trial import Progress
 from schemas.policy import DetectionPolicy
 from schemas.vocabulary import OBJECTION_TYPES
 
@@ -53,9 +54,6 @@ NUMBERED_STEP_DAYS = 7.0
 LONGEST_WINDOW_DAYS = 28.0
 LEAST_P_VALUE = 1e-300
 _EPOCH = dt.date(1970, 1, 1).toordinal()
-
-Progress = Callable[[int, int], None]
-"""Told how many steps are done, of how many."""
 
 
 @dataclass
@@ -156,14 +154,14 @@ def backtest(
     return told
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, option: str = "--out") -> None:
     """Refuse what cannot be a file, before any work is done.
 
     Raises:
         ConfigurationError: a folder, or in a folder that does not exist.
     """
     if out.is_dir() or not out.parent.is_dir():
-        raise ConfigurationError(f"--out: {out} is no file in a folder that exists")
+        raise ConfigurationError(f"{option}: {out} is no file in a folder that exists")
 
 
 def run(
@@ -371,7 +369,7 @@ def _write(out: Path, table: Counts, told: Told) -> None:
 
 
 @contextmanager
-def whole_file(out: Path) -> Iterator[TextIO]:
+def whole_file(out: Path, option: str = "--out") -> Iterator[TextIO]:
     """A file to write, made beside its place and renamed when all is in it: a run that fails leaves no half of it.
 
     Raises:
@@ -383,7 +381,7 @@ def whole_file(out: Path) -> Iterator[TextIO]:
             yield lines
         unfinished.replace(out)
     except OSError as error:
-        raise ConfigurationError(f"--out: {out} cannot be written: {error.strerror}") from None
+        raise ConfigurationError(f"{option}: {out} cannot be written: {error.strerror}") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

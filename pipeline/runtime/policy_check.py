@@ -1,7 +1,7 @@
 """``complaint-radar policy check``: what a detection policy means, in plain words, and where its values work against each other.
 
-A value is explained where it differs from the default; the promise always, as it depends on the catalogue. What cannot
-work at all is refused. What the policy would have done is asked of stored counts (`pipeline.runtime.stored_backtest`).
+Every value is explained, and what cannot work at all is refused. What the policy would have done is asked of stored counts
+(`pipeline.runtime.stored_backtest`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +15,9 @@ from pipeline.detection.scan import CALM, SERIES_WITHOUT_CATALOGUE, threshold
 from pipeline.detection.steps import Steps
 from pipeline.detection.tally import TYPES
 from pipeline.errors import ConfigurationError
-from pipeline.runtime.stored_backtest import Run, compare, shown
+from pipeline.runtime.trial_words import length, many
 from pipeline.settings import FilesSourceSettings, duration_ms
-from schemas.policy import DAY_MS, HOUR_MS, DetectionPolicy
+from schemas.policy import DetectionPolicy
 
 DEFAULT = DetectionPolicy()
 HARDLY_ANY = 0.01
@@ -25,8 +25,6 @@ HARDLY_ANY = 0.01
 _EXPECTED = (1.0, 5.0, 20.0)
 _HISTORY_VOICES = 50.0
 """Voices in the history of the series that the words about the promise take for an example."""
-_LISTED = 20
-"""Spikes that are listed of each kind."""
 
 
 class Context(NamedTuple):
@@ -37,35 +35,27 @@ class Context(NamedTuple):
     sources: Sequence[FilesSourceSettings] = ()
 
 
-def length(ms: int) -> str:
-    """A duration as the configuration writes it."""
-    for unit, size in (("d", DAY_MS), ("h", HOUR_MS), ("m", 60_000)):
-        if ms and not ms % size:
-            return f"{ms // size}{unit}"
-    return f"{ms // 1000}s"
-
-
 def _steps(number: int, policy: DetectionPolicy) -> str:
-    unit = {"1d": "day", "1h": "hour"}[policy.step]
-    return f"{number} {unit}{'s' * (number != 1)}"
-
-
-def _promise_against(policy: DetectionPolicy) -> str:
-    more = policy.false_signals_per_week > DEFAULT.false_signals_per_week
-    way = "more spikes, earlier and of smaller rises" if more else "fewer spikes, later and of greater rises only"
-    return (
-        f"{policy.false_signals_per_week:g} false signals a week instead of {DEFAULT.false_signals_per_week:g}: {way}"
-    )
+    return many(number, {"1d": "day", "1h": "hour"}[policy.step])
 
 
 _WORDS: dict[str, tuple[str, Callable[[DetectionPolicy], str]]] = {
     "step": (
         "step",
-        lambda p: f"voices are counted, and spikes decided, once a local day of {p.time_zone}, when the day is over",
+        lambda p: "voices are counted, and spikes decided, once "
+        + (f"a local day of {p.time_zone}, when the day is over" if p.step == "1d" else "an hour, when the hour is over"),
     ),
     "time_zone": ("time_zone", lambda p: f"a day begins at midnight of {p.time_zone}"),
-    "false_signals_per_week": ("false_signals_per_week", _promise_against),
-    "series": ("series", lambda p: f"the promise is shared among {p.series} series, whatever the catalogue holds"),
+    "false_signals_per_week": (
+        "false_signals_per_week",
+        lambda p: "the promise; more: more spikes, earlier and of smaller rises; less: fewer, later and of greater rises only",
+    ),
+    "series": (
+        "series",
+        lambda p: f"the promise is shared among {p.series} series, whatever the catalogue holds"
+        if p.series
+        else "the promise is shared among the 7 types of each lot of the catalogue",
+    ),
     "minimum_voices": (
         "minimum_voices",
         lambda p: f"no spike opens on fewer than {p.minimum_voices} distinct voices in its window",
@@ -74,7 +64,10 @@ _WORDS: dict[str, tuple[str, Callable[[DetectionPolicy], str]]] = {
         "minimum_history",
         lambda p: f"no spike of a product before it has been followed for {_steps(p.minimum_history, p)}",
     ),
-    "windows": ("windows", lambda p: f"voices of the last {', '.join(map(str, p.windows))} steps are looked at together"),
+    "windows": (
+        "windows",
+        lambda p: f"voices of the last {', '.join(map(str, p.windows))} steps are looked at together; not to be configured",
+    ),
     "close_after": ("close_after", lambda p: f"a spike closes after {_steps(p.close_after, p)} of calm in a row"),
     "allowed_lateness_ms": (
         "allowed_lateness",
@@ -114,12 +107,12 @@ def refuse(policy: DetectionPolicy, context: Context) -> None:
 
 
 def explain(policy: DetectionPolicy, context: Context) -> Iterator[str]:
-    """The promise, and every value that differs from the default, a line each."""
+    """The promise, then every value, a line each."""
     yield from _promise(policy, context)
     for name, (key, words) in _WORDS.items():
         value, default = getattr(policy, name), getattr(DEFAULT, name)
-        if value != default:
-            yield f"{key} {_shown(name, value)} (default {_shown(name, default)}): {words(policy)}"
+        known = "the default" if value == default else f"default {_shown(name, default)}"
+        yield f"{key} {_shown(name, value)} ({known}): {words(policy)}"
 
 
 def warnings(policy: DetectionPolicy, context: Context) -> Iterator[str]:
@@ -186,9 +179,8 @@ def _promise(policy: DetectionPolicy, context: Context) -> Iterator[str]:
     limit, unit = _limit(policy, context), {"1d": "day", "1h": "hour"}[policy.step]
     number = _series(policy, context)
     over = f"{TYPES} x {context.lots} = {number}" if context.lots and not policy.series else f"{number}"
-    many = "s" * (policy.false_signals_per_week != 1)
     yield (
-        f"promise: {policy.false_signals_per_week:g} false signal{many} a week over {over} live series: "
+        f"promise: {policy.false_signals_per_week:g} false signals a week over {over} live series: "
         f"a spike opens below p = {limit:.2g} a series and {unit}"
     )
     if not context.lots and not policy.series:
@@ -234,43 +226,6 @@ def _series(policy: DetectionPolicy, context: Context) -> int:
 def _shown(name: str, value: object) -> str:
     if name.endswith("_ms") and isinstance(value, int):
         return length(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return "7 x lots" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-# ---------------------------------------------------------------- on stored counts
-
-
-def told(run: Run, policy: DetectionPolicy) -> Iterator[str]:
-    """What a policy would have done, in lines."""
-    yield f"{len(run.spikes)} spikes in {run.weeks:.1f} weeks: {run.a_week:.2g} a week"
-    yield from _listed(shown(spike, policy) for spike in run.spikes)
-
-
-def told_against(run: Run, policy: DetectionPolicy, present: Run) -> Iterator[str]:
-    """What a policy would have done otherwise than the present one, in lines."""
-    yield (
-        f"spikes in {run.weeks:.1f} weeks: {len(run.spikes)} ({run.a_week:.2g} a week), under the present policy {len(present.spikes)} "
-        f"({present.a_week:.2g} a week)"
-    )
-    both, only, lost = compare(run, present)
-    step = Steps(policy.step, policy.time_zone)
-    moved = [
-        (spike, step.index(spike.opening.opened_step) - step.index(other.opening.opened_step)) for spike, other in both
-    ]
-    yield f"opened under both: {len(both)}"
-    yield from _listed(f"{shown(spike, policy)}; {_moved(by, policy)}" for spike, by in moved if by)
-    yield f"opened only under this one: {len(only)}"
-    yield from _listed(shown(spike, policy) for spike in only)
-    yield f"not opened any more: {len(lost)}"
-    yield from _listed(shown(spike, policy) for spike in lost)
-
-
-def _moved(by: int, policy: DetectionPolicy) -> str:
-    return f"{_steps(abs(by), policy)} {'later' if by > 0 else 'earlier'}"
-
-
-def _listed(lines: Iterator[str]) -> Iterator[str]:
-    found = list(lines)
-    yield from (f"  {line}" for line in found[:_LISTED])
-    if len(found) > _LISTED:
-        yield f"  … and {len(found) - _LISTED} more"

@@ -20,7 +20,7 @@ EXIT_CODES = {"equal": 0, "differs": 1, "untold": 2}
 _HEADS = {
     "differs": "what differs:",
     "untold": "what cannot be told:",
-    "remark": "what comes out a little otherwise, as its history is no longer whole:",
+    "remark": "remarks: what differs only as its history is no longer whole, or as of several on one day another came first:",
 }
 
 
@@ -97,9 +97,7 @@ def _told(replayed: Replayed, revisions: int) -> list[str]:
         "untold": "cannot be told: nothing contradicts it, and not all of it could be made again",
     }
     if replayed.verdict == "equal" and replayed.findings:
-        heads["equal"] = (
-            f"equal but for what its history no longer tells: all of its revisions ({revisions}) come out again"
-        )
+        heads["equal"] += ", but for the remarks below"
     lines = [heads[replayed.verdict]]
     for kind, head in _HEADS.items():
         found = [one for one in replayed.findings if one.kind == kind]

@@ -1,15 +1,14 @@
-"""What a policy would have done: stored step counts replayed through the detector, told as the spikes that it opens.
+"""Step counts that are stored, replayed through the detector under a policy.
 
-Both ``complaint-radar backtest --from-store`` and ``policy check --since`` ask here. Only products are replayed: whether a lot
-explains the excess of a carrier, region or channel only mentions tell. Severe signals do not depend on counts. What comes
-before the time that is asked about is replayed as well, half a year of it, so that the detector has its history.
+Both ``complaint-radar backtest --from-clickhouse`` and ``policy check --since`` ask here. Only products are replayed: whether
+a lot explains the excess of a carrier, region or channel only mentions tell. Severe signals do not depend on counts. What
+comes before the time that is asked about is replayed as well, half a year of it, so that the detector has its history.
 """
 
 import csv
 import datetime as dt
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -18,21 +17,18 @@ import numpy as np
 
 from pipeline.detection.backtest import Rejudged, rejudge
 from pipeline.detection.rebuild import MEMORY_MS
-from pipeline.detection.steps import LocalDays, Steps
+from pipeline.detection.steps import Steps
 from pipeline.detection.tally import TYPE_INDEX, UnitKey
 from pipeline.errors import ConfigurationError
-from pipeline.runtime.backtest import LEAST_P_VALUE, Progress, whole_file
+from pipeline.runtime.backtest import LEAST_P_VALUE, whole_file
+from pipeline.runtime.trial import Progress, SeriesKey, Trial, series_of, start_of
 from pipeline.storage import history
 from pipeline.storage.engine import Query
 from schemas.catalogue import CatalogueEntry
 from schemas.control import Gap
-from schemas.policy import DAY_MS, DetectionPolicy
-from schemas.signal import Signal
+from schemas.policy import DetectionPolicy
 from schemas.step_count import StepCount
 from schemas.vocabulary import ANY_OBJECTION
-
-SeriesKey = tuple[UnitKey, str]
-"""Unit and objection type."""
 
 
 class Counted(NamedTuple):
@@ -43,42 +39,6 @@ class Counted(NamedTuple):
     counts: Sequence[StepCount]
     """The latest revision of each cell, ascending by step."""
     gaps: Sequence[Gap]
-
-
-@dataclass
-class Spike:
-    """One spike that a policy opens."""
-
-    opening: Signal
-    closed: int | None = None
-    """Start of the step that closed it, ms UTC; None: it is open at the end."""
-
-    @property
-    def series(self) -> SeriesKey:
-        """What it is about."""
-        one = self.opening
-        return (one.subject_kind, one.subject_id, one.product_batch_id), one.objection_type
-
-    def meets(self, other: "Spike") -> bool:
-        """Whether both are of one series and open at the same time at least once."""
-        first, second = sorted((self, other), key=lambda one: one.opening.opened_step)
-        reaches = first.closed is None or first.closed >= second.opening.opened_step
-        return self.series == other.series and reaches
-
-
-@dataclass
-class Run:
-    """What a policy does with stored counts."""
-
-    spikes: list[Spike] = field(default_factory=list)
-    """In the order in which they open, since the time asked for."""
-    steps: int = 0
-    weeks: float = 0.0
-
-    @property
-    def a_week(self) -> float:
-        """Spikes a week."""
-        return len(self.spikes) / self.weeks if self.weeks else 0.0
 
 
 Row = tuple[StepCount, float, bool]
@@ -96,11 +56,7 @@ def read(query: Query, policy: DetectionPolicy, since: str) -> Counted:
     Raises:
         ConfigurationError: no day, or nothing is stored since then.
     """
-    try:
-        day = dt.date.fromisoformat(since)
-    except ValueError:
-        raise ConfigurationError(f"--since: {since!r} is no day; one such as 2026-03-01 is needed") from None
-    start = LocalDays(policy.time_zone).start((day - dt.date(1970, 1, 1)).days)
+    start = start_of(since, policy.time_zone)
     counts = list(history.step_counts_in_parts(query, start - MEMORY_MS, sys.maxsize, kind="product"))
     if not counts or counts[-1].step_start < start:
         raise ConfigurationError(f"--since: no step counts of products are stored since {since}")
@@ -114,7 +70,7 @@ def run(
     *,
     progress: Progress = lambda done, steps: None,
     each: Callable[[Row], None] | None = None,
-) -> Run:
+) -> Trial:
     """Give the counts to a detector under a policy.
 
     Args:
@@ -127,28 +83,35 @@ def run(
     Raises:
         ConfigurationError: the counts are of other steps than the policy's.
     """
-    steps = Steps(policy.step, policy.time_zone)
+    steps, trial = Steps(policy.step, policy.time_zone), Trial(policy, counted.since)
     _check_steps(counted, policy, steps)
-    done, of_step = Run(), _by_step(counted, steps)
-    open_spikes: dict[SeriesKey, Spike] = {}
+    of_step = _by_step(counted, steps)
     for number, judged in enumerate(rejudge(policy, catalogue, counted.counts, counted.gaps), 1):
         for signal in judged.signals:
-            _live(signal, open_spikes, done, counted.since)
-        if steps.start(judged.step) >= counted.since and each is not None:
-            for row in _rows(judged, of_step[judged.step], open_spikes):
+            trial.take(signal)
+        if each is not None and steps.start(judged.step) >= counted.since:
+            for row in _rows(judged, of_step[judged.step], trial.open_spikes):
                 each(row)
         progress(number, len(of_step))
-    done.steps = sum(steps.start(step) >= counted.since for step in of_step)
-    done.weeks = (steps.end(max(of_step)) - counted.since) / (7 * DAY_MS)
-    return done
+    trial.until = steps.end(max(of_step))
+    wanted = {series_of(one.opening) for one in trial.signals}
+    for one in counted.counts:
+        key = (one.subject_kind, one.subject_id, one.product_batch_id), one.objection_type
+        if key in wanted:
+            trial.voices.setdefault(key, {})[one.step_start] = one.count
+    return trial
 
 
 def _check_steps(counted: Counted, policy: DetectionPolicy, steps: Steps) -> None:
     for one in counted.counts:
-        if one.step != policy.step or steps.start(steps.index(one.step_start)) != one.step_start:
+        if one.step != policy.step:
             raise ConfigurationError(
-                f"detection.step, time_zone: {policy.step} in {policy.time_zone} cannot be tried on what is stored: counts of steps of "
-                f"{one.step} that begin otherwise"
+                f"detection.step: {policy.step} cannot be tried on step counts of {one.step}; write `step: {one.step}`, or "
+                "try it on mentions: `backtest --mentions`"
+            )
+        if steps.start(steps.index(one.step_start)) != one.step_start:
+            raise ConfigurationError(
+                f"time_zone: {policy.time_zone} cannot be tried on what is stored, whose days begin at other times"
             )
 
 
@@ -159,17 +122,7 @@ def _by_step(counted: Counted, steps: Steps) -> dict[int, list[StepCount]]:
     return found
 
 
-def _live(signal: Signal, open_spikes: dict[SeriesKey, Spike], done: Run, since: int) -> None:
-    spike = Spike(signal)
-    if signal.event == "opened":
-        open_spikes[spike.series] = spike
-        if signal.opened_step >= since:
-            done.spikes.append(spike)
-    elif signal.event == "closed":
-        open_spikes.pop(spike.series).closed = signal.step_start
-
-
-def _rows(judged: Rejudged, counts: Sequence[StepCount], open_spikes: dict[SeriesKey, Spike]) -> Iterator[Row]:
+def _rows(judged: Rejudged, counts: Sequence[StepCount], open_spikes: set[SeriesKey]) -> Iterator[Row]:
     place = {unit: row for row, unit in enumerate(judged.units)}
     for one in counts:
         if one.objection_type != ANY_OBJECTION:
@@ -179,31 +132,9 @@ def _rows(judged: Rejudged, counts: Sequence[StepCount], open_spikes: dict[Serie
             yield one, p_value, (unit, one.objection_type) in open_spikes
 
 
-def compare(one: Run, other: Run) -> tuple[list[tuple[Spike, Spike]], list[Spike], list[Spike]]:
-    """Spikes that both open (each with the first of the other's that is open at the same time), and those of only one."""
-    both = [(spike, met) for spike in one.spikes if (met := next(filter(spike.meets, other.spikes), None)) is not None]
-    only_one = [spike for spike in one.spikes if not any(map(spike.meets, other.spikes))]
-    return both, only_one, [spike for spike in other.spikes if not any(map(spike.meets, one.spikes))]
-
-
-def shown(spike: Spike, policy: DetectionPolicy) -> str:
-    """One line about a spike."""
-    one, zone = spike.opening, ZoneInfo(policy.time_zone)
-    form = "%Y-%m-%d" if policy.step == "1d" else "%Y-%m-%d %H:%M"
-
-    def when(start: int) -> str:
-        return dt.datetime.fromtimestamp(start / 1000, zone).strftime(form)
-
-    until = "open at the end" if spike.closed is None else f"until {when(spike.closed)}"
-    return (
-        f"{when(one.opened_step)}  {one.subject_id} {one.product_batch_id or '-'}  {one.objection_type}: {one.observed} voices, "
-        f"{one.expected:.1f} expected, p={one.p_value:.1e}; {until}"
-    )
-
-
 def backtest(
     counted: Counted, policy: DetectionPolicy, catalogue: Sequence[CatalogueEntry], out: Path | None, progress: Progress
-) -> Run:
+) -> Trial:
     """Replay and, with ``out``, write a row for each count of a type: key, start of its step, count, score, alarm.
 
     ``score`` and ``alarm`` are those of `pipeline.runtime.backtest`.

@@ -10,8 +10,10 @@ from simulated import DAILY, day, days, mentions, run
 from pipeline.detection.detector import Detector
 from pipeline.errors import ConfigurationError
 from pipeline.runtime import stored_backtest
-from pipeline.runtime.policy_check import Context, explain, refuse, told, told_against, voices_needed, warnings
+from pipeline.runtime.policy_check import Context, explain, refuse, voices_needed, warnings
 from pipeline.runtime.stored_backtest import Counted
+from pipeline.runtime.trial import compare
+from pipeline.runtime.trial_words import summary, told
 from pipeline.settings import FilesSourceSettings, Settings, load_policy
 from schemas.policy import DAY_MS, HOUR_MS, DetectionPolicy
 
@@ -28,11 +30,13 @@ def warned(context: Context = LOTS, **values: object) -> str:
 
 
 def test_the_defaults_are_a_promise_and_no_warning() -> None:
-    first, second = lines(DEFAULT).splitlines()
+    first, second, *values = lines(DEFAULT).splitlines()
     assert first == (
-        "promise: 1 false signal a week over 7 x 120 = 840 live series: a spike opens below p = 7.1e-06 a series and hour"
+        "promise: 1 false signals a week over 7 x 120 = 840 live series: a spike opens below p = 7.1e-06 a series and hour"
     )
     assert second.startswith("  that takes")
+    assert len(values) == len(DEFAULT.__struct_fields__)
+    assert all(" (the default): " in one for one in values)
     assert warned() == ""
     assert "700 series are assumed" in lines(DEFAULT, Context())
 
@@ -46,8 +50,12 @@ def test_the_defaults_are_a_promise_and_no_warning() -> None:
             "step 1d (default 1h): voices are counted, and spikes decided, once a local day of Asia/Shanghai",
         ),
         ("time_zone", "UTC", "time_zone UTC (default Asia/Shanghai): a day begins at midnight of UTC"),
-        ("false_signals_per_week", 5.0, "5 false signals a week instead of 1: more spikes, earlier"),
-        ("false_signals_per_week", 0.1, "fewer spikes, later"),
+        ("step", "1h", "step 1h (the default): voices are counted, and spikes decided, once an hour"),
+        (
+            "false_signals_per_week",
+            5.0,
+            "false_signals_per_week 5 (default 1): the promise; more: more spikes, earlier",
+        ),
         ("series", 840, "series 840 (default 7 x lots): the promise is shared among 840 series"),
         ("minimum_voices", 20, "no spike opens on fewer than 20 distinct voices"),
         ("minimum_history", 168, "followed for 168 hours"),
@@ -63,14 +71,7 @@ def test_the_defaults_are_a_promise_and_no_warning() -> None:
     ],
 )
 def test_each_value_has_words(name: str, value: object, words: str) -> None:
-    said = lines(replace(DEFAULT, **{name: value}))
-    assert words in said
-    assert len(said.splitlines()) == 3, "the promise, and this value alone"
-
-
-def test_every_value_of_a_policy_is_explained() -> None:
-    other = DetectionPolicy("1d", "UTC", 2.0, 7, 4, 8, (1, 2), 4, DAY_MS, DAY_MS, 2 * DAY_MS)
-    assert len(lines(other).splitlines()) == 2 + len(other.__struct_fields__)
+    assert words in lines(replace(DEFAULT, **{name: value}))
 
 
 def test_values_against_each_other() -> None:
@@ -151,19 +152,19 @@ def test_a_policy_against_another_on_stored_counts() -> None:
     present = stored_backtest.run(counted, DAILY, [])
     tried_policy = replace(DAILY, false_signals_per_week=1e-4)
     tried = stored_backtest.run(counted, tried_policy, [])
-    said = list(told_against(tried, tried_policy, present))
-    assert (len(present.spikes), len(tried.spikes)) == (2, 1)
-    assert said[1] == "opened under both: 1"
+    said = list(told(tried, present))
+    assert (len(present.signals), len(tried.signals)) == (2, 1)
+    assert said[0] == "opened under both: 1"
     assert "not opened any more: 1" in said
-    assert " P L2  product_quality: 25 voices" in said[-1]
-    assert " later" in said[2]
-    assert (present.steps, round(present.weeks, 2)) == (40, 5.71)
-    assert next(told(present, DAILY)) == "2 spikes in 5.7 weeks: 0.35 a week"
-    assert stored_backtest.compare(present, present)[1:] == ([], [])
+    assert " P L2  product_quality: 25 voices" in said[-2]
+    assert " later" in said[1]
+    assert round(present.weeks, 2) == 5.71
+    assert summary(present, None) == "in 5.7 weeks: 2 signals, 0.35 a week"
+    assert compare(present, present)[1:] == ([], [])
 
 
 def test_counts_of_other_steps_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="1h in UTC cannot be tried"):
+    with pytest.raises(ConfigurationError, match="1h cannot be tried on step counts of 1d; write `step: 1d`"):
         stored_backtest.run(stored(5), replace(DAILY, step="1h"), [])
-    with pytest.raises(ConfigurationError, match="1d in Asia/Shanghai cannot be tried"):
+    with pytest.raises(ConfigurationError, match="Asia/Shanghai cannot be tried"):
         stored_backtest.run(stored(5), replace(DAILY, time_zone="Asia/Shanghai"), [])
