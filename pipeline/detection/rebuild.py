@@ -12,8 +12,8 @@ they were, as far as step counts tell. What they do not tell, and what is assume
   their number alone. A single voice of danger that waited for a second one is forgotten.
 - *Organic mentions* where the exposure is units, unless ``spoken`` tells them: all mentions. Reposts and rewarded ones only
   count towards the least number of mentions that a spike needs.
-- *Quiet mentions*, unless ``spoken`` tells them: organic ones less the voices that object. What names something negative without objecting is taken for
-  quiet, so after a rebuild a promotion is judged a little strictly where the exposure is units.
+- *Quiet mentions*, unless ``spoken`` tells them: organic ones less the voices that object. What names something negative
+  without objecting is taken for quiet, so after a rebuild a promotion is judged a little strictly where the exposure is units.
 - *Voices that came undated or late* are taken as fresh, so in the windows that still reach them they may open a spike.
 - *The catalogue of those days*: the present one is taken for all of the past.
 - *Calm steps* of an open spike are counted from none, so it closes up to `close_after - 1` steps later.

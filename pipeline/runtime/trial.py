@@ -167,11 +167,13 @@ class Event(NamedTuple):
     def is_told_by(self, raised: Raised) -> bool:
         """Whether a signal is about it and was opened while it lasted."""
         one = raised.opening
+        # A spike that was told as the event began is of the step before; harm may be dated by its day alone.
+        after = raised.told_at > self.start or (one.kind == "severe" and raised.told_at == self.start)
         return (
             (one.subject_kind, one.subject_id) == (self.subject_kind, self.subject_id)
             and self.product_batch_id in ("", one.product_batch_id)
             and self.objection_type in ("", one.objection_type)
-            and raised.told_at > self.start
+            and after
             and one.opened_step < self.end
         )
 

@@ -71,6 +71,10 @@ def test_harm_is_told_at_once() -> None:
     told_at = SIGNAL.evidence[0].event_time
     severe = at(0, kind="severe", p_value=None)
     assert trial(severe).signals[0].told_at == told_at
+    (found,) = caught([an_event(0, 1)._replace(start=told_at)], trial(severe))
+    assert found.delay_ms == 0
+    (found,) = caught([an_event(1, 1)], trial(at(0)))
+    assert found.by is None
     assert trial(at(0)).signals[0].told_at == START + DAY_MS
 
 
