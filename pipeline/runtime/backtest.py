@@ -13,7 +13,7 @@ surveillance, unless said otherwise. Drift and silence are reckoned in steps, as
 changes as slowly from count to count.
 
 **Out**: the key columns, the time, ``score`` and ``alarm``, a row for each of the counts, in their order. ``score`` is
--log10 of the p-value that is held against the promise (0: no spike may open now; empty: too early to say); ``alarm`` is 1
+-log10 of the scan's p-value, corrected for its windows (0: no spike may open now; empty: too early to say); ``alarm`` is 1
 while a spike is open.
 """
 

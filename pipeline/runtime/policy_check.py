@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.detection.baseline import GUARD_STEPS, Posterior, offset, predict
-from pipeline.detection.replay_state import scan_of
-from pipeline.detection.scan import CALM, SERIES_WITHOUT_CATALOGUE, threshold
+from pipeline.detection.scan import CALM, SERIES_WITHOUT_CATALOGUE, corrected, threshold
 from pipeline.detection.steps import Steps
 from pipeline.detection.tally import TYPES
 from pipeline.errors import ConfigurationError
@@ -141,7 +140,7 @@ def _of_the_promise(policy: DetectionPolicy, context: Context) -> Iterator[str]:
         )
     if limit > CALM:
         yield (
-            f"false_signals_per_week {policy.false_signals_per_week:g}: a spike opens below p = {limit:.2g}, and what is above "
+            f"false_signals_per_week {policy.false_signals_per_week:g}: a spike opens below a mid-p-value of {limit:.2g}, and a p-value above "
             f"{CALM:g} counts as calm: such a spike closes after close_after steps and may open again"
         )
 
@@ -181,7 +180,7 @@ def _promise(policy: DetectionPolicy, context: Context) -> Iterator[str]:
     over = f"{TYPES} x {context.lots} = {number}" if context.lots and not policy.series else f"{number}"
     yield (
         f"promise: {policy.false_signals_per_week:g} false signals a week over {over} live series: "
-        f"a spike opens below p = {limit:.2g} a series and {unit}"
+        f"a spike opens below a mid-p-value of {limit:.2g} a series and {unit}"
     )
     if not context.lots and not policy.series:
         yield f"  without a catalogue {SERIES_WITHOUT_CATALOGUE} series are assumed, a hundred lots"
@@ -198,14 +197,12 @@ def voices_needed(mean: float, policy: DetectionPolicy, context: Context) -> int
     one = np.ones((1, 1))
     rates = Posterior(_HISTORY_VOICES * one, _HISTORY_VOICES / mean * one, one)
     expected = predict(rates, offset(one, one, one > 0, 0 * one))
-    limit, others = _limit(policy, context), len(policy.windows) - 1
+    limit = _limit(policy, context)
     low, high = 0, 1
 
     def rare(voices: int) -> bool:
-        tail = float(expected.tail(np.full((1, 1), float(voices)))[0, 0])
-        same = {name: [0.0] * (others + 1) for name in ("voices", "mentions", "exposure", "mean", "size")}
-        _, p_value = scan_of({**same, "windows": policy.windows, "p_values": [tail] + [1.0] * others}).best()
-        return float(p_value[0, 0]) < limit
+        mid_p = corrected(expected.middle_tail(np.full((1, 1), float(voices))), len(policy.windows))
+        return float(mid_p[0, 0]) < limit
 
     while not rare(high):
         low, high = high, 2 * high

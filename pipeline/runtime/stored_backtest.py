@@ -42,7 +42,7 @@ class Counted(NamedTuple):
 
 
 Row = tuple[StepCount, float, bool]
-"""A count, the p-value held against the promise (NaN: none), and whether a spike is open once its step is closed."""
+"""A count, the corrected p-value of the scan (NaN: none), and whether a spike is open once its step is closed."""
 
 
 def read(query: Query, policy: DetectionPolicy, since: str) -> Counted:

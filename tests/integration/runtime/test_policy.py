@@ -44,7 +44,10 @@ def test_what_was_opened_live_opens_again(one, demo_folder: Path) -> None:
 def test_another_promise_against_the_present_one(one, demo_folder: Path) -> None:
     check = ("policy", "check", "policy.yaml", "--since", "2026-03-20")
     out = one(*check)
-    assert "promise: 1 false signals a week over 7 x 10 = 70 live series: a spike opens below p = 0.002" in out
+    assert (
+        "promise: 1 false signals a week over 7 x 10 = 70 live series: a spike opens below a mid-p-value of 0.002"
+        in out
+    )
     assert "in 5.9 weeks: 2 signals, 0.34 a week; under the present policy 1 signal, 0.17 a week" in out
     assert "opened under both: 1" in out
     assert " earlier" in out

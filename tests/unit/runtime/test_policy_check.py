@@ -32,7 +32,7 @@ def warned(context: Context = LOTS, **values: object) -> str:
 def test_the_defaults_are_a_promise_and_no_warning() -> None:
     first, second, *values = lines(DEFAULT).splitlines()
     assert first == (
-        "promise: 1 false signals a week over 7 x 120 = 840 live series: a spike opens below p = 7.1e-06 a series and hour"
+        "promise: 1 false signals a week over 7 x 120 = 840 live series: a spike opens below a mid-p-value of 7.1e-06 a series and hour"
     )
     assert second.startswith("  that takes")
     assert len(values) == len(DEFAULT.__struct_fields__)
