@@ -53,7 +53,7 @@ class Windows:
         self._check_sums("opening state", at, {length: round(voices) for length, voices in told})
         for signal in self._revisions[1:]:
             at = self._steps.index(signal.step_start)
-            self._check_sums(f"revision {signal.revision}", at, {signal.window: signal.observed})
+            self._check_sums(f"revision {signal.revision}", at, {signal.window: signal.observed}, late_too=True)
 
     def _cells(self, counts: Iterable[StepCount]) -> dict[int, list[StepCount]]:
         cells: dict[int, list[StepCount]] = {}
@@ -91,14 +91,18 @@ class Windows:
                 words = f"the final count is {values[at + 1]}, the one that it confirms {values[at]}"
                 self._found.add("differs", f"{where}: {words}")
 
-    def _check_sums(self, what: str, at: int, windows: Mapping[int, int]) -> None:
-        """Voices of windows (in steps, shortest first) that end with a step: what a longer one adds is looked at by itself."""
+    def _check_sums(self, what: str, at: int, windows: Mapping[int, int], *, late_too: bool = False) -> None:
+        """Voices of windows (in steps, shortest first) that end with a step: what a longer one adds is looked at by itself.
+
+        An open spike is reviewed by late and undated voices as well (``late_too``), which could not have opened it.
+        """
+        stale: Mapping[int, _Stale] = {} if late_too else self._stale
         done = counted = 0
         for length, voices in windows.items():
             added = range(at - length + 1, at - done + 1)
-            current, possible = sum(map(self._latest, added)), {0}
+            current, possible = sum(self._latest(step, stale) for step in added), {0}
             for step in added:
-                possible = {total + value for total in possible for value in self._known(step, at)}
+                possible = {total + value for total in possible for value in self._known(step, at, stale)}
             where = f"counts: voices in {len(added)} step{'s' * (len(added) != 1)} to {self._show(self._steps.start(at - done))}"
             words = f"{where}: {what} {voices - counted}, step counts {current}"
             if voices - counted not in possible:
@@ -110,13 +114,13 @@ class Windows:
                 self._found.add("untold", f"{words}; {reason}")
             done, counted = length, voices
 
-    def _latest(self, step: int) -> int:
-        """Fresh voices of a step as it stands."""
+    def _latest(self, step: int, stale: Mapping[int, _Stale]) -> int:
+        """Voices of a step as it stands, but for the stale ones."""
         revisions = self._voices.get(step)
-        return max(0, revisions[-1].count - self._stale.get(step, _NONE).likely) if revisions else 0
+        return max(0, revisions[-1].count - stale.get(step, _NONE).likely) if revisions else 0
 
-    def _known(self, step: int, at: int) -> set[int]:
-        """Fresh voices of a step that may have been known at the close of another."""
+    def _known(self, step: int, at: int, stale: Mapping[int, _Stale]) -> set[int]:
+        """Voices of a step, but for the stale ones, that may have been known at the close of another."""
         revisions = self._voices.get(step)
         if not revisions:
             return {0}
@@ -126,4 +130,4 @@ class Windows:
             values = {revisions[0].count}
         else:  # it may have been empty at first
             values = {0, *(one.count for one in revisions if one.revision <= at - step)}
-        return {max(0, value - number) for value in values for number in self._stale.get(step, _NONE).possible}
+        return {max(0, value - number) for value in values for number in stale.get(step, _NONE).possible}
