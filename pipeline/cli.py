@@ -15,6 +15,7 @@ import typer
 from pipeline.errors import ConfigurationError, RadarError
 
 if TYPE_CHECKING:
+    from pipeline.runtime.known_rules import Present
     from pipeline.storage.engine import Engine
 
 app = typer.Typer(
@@ -27,11 +28,16 @@ dead_letters = typer.Typer(
     no_args_is_help=True, help="Records that could not be taken in: list them, see them, read them again."
 )
 app.add_typer(dead_letters, name="dead-letters")
+policies = typer.Typer(
+    no_args_is_help=True, help="The rules of detection: what they mean, and what they would have done."
+)
+app.add_typer(policies, name="policy")
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")]
 
 
 class OutputFormat(StrEnum):
@@ -309,22 +315,143 @@ def score(
 @app.command()
 def backtest(
     counts: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--counts", help="CSV: date,product,batch,objection_type,count[,total] or series,t,count[,total]."
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="CSV: a row for each count, with score and alarm.")],
-    step_days: Annotated[
-        float | None, typer.Option("--step-days", help="Days in a step of column t; 7 unless said.")
     ] = None,
+    mentions: Annotated[
+        Path | None, typer.Option("--mentions", help="Records as those of a configured source: scored, then detected.")
+    ] = None,
+    from_clickhouse: Annotated[
+        bool, typer.Option("--from-clickhouse", help="The step counts of products that are stored, with --since.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option("--source", help="With --mentions, of several sources: whose records they are.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="A day such as 2026-03-01: what is before is history only.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Another policy, against the present one; as for `policy check`.")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option("--events", help="CSV: subject_kind,subject_id,product_batch_id,objection_type,start,end."),
+    ] = None,
+    most: Annotated[
+        float | None, typer.Option("--max-signals-per-week", min=0, help="More of them, and the exit code is 1.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="HTML: a page with a picture of each signal's series.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="CSV: a row for each count, with score and alarm; not of --mentions.")
+    ] = None,
+    step_days: Annotated[
+        float | None, typer.Option("--step-days", help="With --counts: days in a step of column t; 7 unless said.")
+    ] = None,
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: DataDirOption = None,
 ) -> None:
-    """Replay the detector over counts in a file: how rare it held each of them, and where a spike was open."""
+    """Replay the detector over history: which signals a policy opens. Exit code 1: too many a week, or an event is missed."""
+    if [counts is not None, mentions is not None, from_clickhouse].count(True) != 1:
+        raise ConfigurationError("--counts, --mentions, --from-clickhouse: one of them is needed, and no more")
+    if counts is not None:
+        if out is None or any(option is not None for option in (source, since, policy, events, most, report, data_dir)):
+            raise ConfigurationError("--counts: needs --out, and goes with --step-days only")
+        _backtest_counts(counts, out, step_days)
+        return
+    if step_days is not None or (out is not None and mentions is not None):
+        raise ConfigurationError("--step-days, --out: of counts only")
+    if mentions is not None and data_dir is not None:
+        raise ConfigurationError(
+            "--mentions: needs the configuration, for it says which column is what; not --data-dir"
+        )
+    from pipeline.runtime.policy_trial import Asked, try_policy
+
+    asked = Asked(mentions, source, since, policy, events, most, report, out)
+    with _progress() as tell:
+        lines, passed = try_policy(asked, _present(config, data_dir), lambda: _asking(config, data_dir), tell)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(0 if passed else EXIT_FAILED)
+
+
+def _backtest_counts(counts: Path, out: Path, step_days: float | None) -> None:
     from pipeline.runtime.backtest import backtest as replay_counts
 
     with _progress() as tell:
         told = replay_counts(counts, out, step_days=step_days, progress=tell)
     typer.echo(f"{len(told.scores)} counts in {told.steps} steps, {told.opened} spikes opened: {out}", err=True)
+
+
+@app.command()
+def replay(
+    signal_id: Annotated[
+        str, typer.Argument(metavar="SIGNAL_ID", help="As v_signals has it; its beginning is enough.")
+    ],
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: DataDirOption = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="The configuration file of then, if detection has changed in it since."),
+    ] = None,
+) -> None:
+    """Make a signal again of what is stored and say whether it comes out equal. Exit code 1: it differs, 2: cannot be told."""
+    from pipeline.runtime.known_rules import known_rules
+    from pipeline.runtime.replay_signal import replay_signal
+    from pipeline.settings import load
+
+    settings = None if data_dir else load(config)
+    known = known_rules(settings, _data_dir(config, data_dir), load(policy) if policy else None)
+    try:
+        with _asking(config, data_dir) as query:
+            code = replay_signal(query, signal_id, known, typer.echo)
+    except ConfigurationError:
+        raise
+    except RadarError as error:  # 1 would say that the signal differs
+        typer.echo(f"cannot be told: {error}", err=True)
+        code = EXIT_CONFIGURATION
+    raise typer.Exit(code)
+
+
+@policies.command("check")
+def check_policy(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="A configuration, or the keys of its `detection` alone; else --config."),
+    ] = None,
+    config: ConfigOption = Path("radar.yaml"),
+    data_dir: DataDirOption = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="A day: what it would have done with the counts stored since then.")
+    ] = None,
+) -> None:
+    """Say in plain words what a detection policy means and what works against what; --since: what it would have done."""
+    from pipeline.runtime.policy_check import Context, explain, refuse, warnings
+    from pipeline.runtime.policy_trial import Asked, policy_of, try_policy
+
+    present = _present(config, data_dir)
+    tried, context = policy_of(file, present), Context(present.lots, present.settings.sources)
+    refuse(tried, context)
+    for line in explain(tried, context):
+        typer.echo(line)
+    for line in warnings(tried, context):
+        typer.echo(f"warning: {line}")
+    if since is not None:
+        with _progress() as tell:
+            lines, _ = try_policy(Asked(since=since, policy=file), present, lambda: _asking(config, data_dir), tell)
+        for line in lines:
+            typer.echo(line)
+
+
+def _present(config: Path, data_dir: Path | None) -> "Present":
+    """The rules in force: of the configuration, or those that a data folder's state was last given."""
+    from pipeline.runtime.known_rules import of_configuration, of_folder
+    from pipeline.settings import load
+
+    return of_configuration(load(config)) if data_dir is None else of_folder(_data_dir(config, data_dir))
 
 
 @contextmanager
@@ -348,9 +475,7 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 def sql(
     query: Annotated[str, typer.Argument(help="A SELECT; tables and views are described in docs/tables.md.")],
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     output: Annotated[OutputFormat, typer.Option("--format", help="table, json or csv.")] = OutputFormat.TABLE,
 ) -> None:
     """Ask the database: the server of the configuration if it names one, else that of the data folder, whoever holds it."""
@@ -372,9 +497,7 @@ def sql(
 @app.command()
 def migrate(
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only say what would be done; exit code 1 if anything would.")
     ] = False,
@@ -397,9 +520,7 @@ def migrate(
 @dead_letters.command("list")
 def list_dead_letters(
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
     reason: Annotated[str | None, typer.Option(help="Only those with this reason.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
@@ -420,9 +541,7 @@ def list_dead_letters(
 def show_dead_letter(
     identity: Annotated[str, typer.Argument(metavar="ID", help="As `list` prints it; its beginning is enough.")],
     config: ConfigOption = Path("radar.yaml"),
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The data folder itself, instead of --config.")
-    ] = None,
+    data_dir: DataDirOption = None,
 ) -> None:
     """One refused record, with its masked content."""
     from pipeline.storage import dead_letters as letters

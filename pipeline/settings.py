@@ -82,6 +82,10 @@ class FilesSourceSettings(BaseModel):
         """The format, told from the name where it is not given."""
         return self.format or _FORMS[_ending(self.path)]
 
+    def over(self, path: Path) -> "FilesSourceSettings":
+        """The same records in another file."""
+        return self.model_copy(update={"path": path, "format": None if _ending(path) in _FORMS else self.form})
+
     @model_validator(mode="after")
     def _known_form(self) -> "FilesSourceSettings":
         if self.format is None and _ending(self.path) not in _FORMS:
@@ -302,6 +306,43 @@ def load(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise ConfigurationError(f"{path}: not readable as YAML: {error}") from None
     return _resolved(settings, path.parent)
+
+
+def load_policy(path: Path, base: Settings) -> Settings:
+    """The settings with the detection of another file: a configuration, or a file of the keys of ``detection`` alone.
+
+    Args:
+        path: the file; beside the keys of ``detection`` it may have ``time_zone``.
+        base: what holds for all that the file does not say; values of the environment do not replace those of the file.
+
+    Raises:
+        ConfigurationError: as `load`.
+    """
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(read, dict):
+        raise ConfigurationError(f"{path}: keys and values are needed, such as `minimum_voices: 3`")
+    zone = read.pop("time_zone", base.time_zone)
+    if Settings.model_fields.keys() & read.keys():
+        return load(path)
+    try:
+        return base.model_copy(update=dict(_Policy.model_validate({"detection": read, "time_zone": zone})))
+    except ValidationError as error:
+        raise ConfigurationError(_in_words(error, path)) from None
+
+
+class _Policy(BaseModel):
+    detection: DetectionSettings
+    time_zone: str
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        return _zone(value)
 
 
 def _check_environment() -> None:

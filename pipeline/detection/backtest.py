@@ -15,7 +15,7 @@ detection makes of mentions (`Detector.replay`). What is settled here is how cou
 - All voices are fresh, no gaps are known, and no unit is ever forgotten.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,14 +25,16 @@ from pipeline.detection.detector import Closing, Detector
 from pipeline.detection.entries import TYPE_INDEX, TYPES, UnitKey
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.knowledge import Knowledge
+from pipeline.detection.rebuild import tallies_by_step
 from pipeline.detection.scan import MINIMUM_MENTIONS
 from pipeline.detection.snapshot import Snapshot
 from pipeline.detection.units import MAXIMUM_UNITS
 from pipeline.detection.voices import UnitTally
 from schemas.catalogue import CatalogueEntry
-from schemas.control import CatalogueUpdate
+from schemas.control import CatalogueUpdate, Gap
 from schemas.policy import DetectionPolicy
 from schemas.signal import Signal
+from schemas.step_count import StepCount
 
 _BESIDE = "\x1f"
 """Between a product and the number of the subject beside it that holds further types."""
@@ -148,6 +150,53 @@ class Backtest:
         opened = np.zeros(len(self._series), np.bool_)
         opened[[self._at[cell] for cell in self._known.signals.spikes]] = True
         return Judged(p_values, opened[series], closing.signals)
+
+
+class Rejudged(NamedTuple):
+    """What the detector makes of one step of stored counts."""
+
+    step: int
+    """Its number under the policy."""
+    units: list[UnitKey]
+    """(r): those looked at."""
+    p_values: Floats
+    """(r, 7): as in `Judged`."""
+    signals: list[Signal]
+    """Spikes that opened, grew or closed."""
+
+
+def rejudge(
+    policy: DetectionPolicy,
+    catalogue: Sequence[CatalogueEntry],
+    step_counts: Iterable[StepCount],
+    gaps: Iterable[Gap] = (),
+) -> Iterator[Rejudged]:
+    """Stored step counts given to a new detector, step by step: what it would have said of them under a policy.
+
+    Besides what counts cannot tell (`pipeline.detection.rebuild`), they name no mention: evidence and severity stay empty, and no
+    carrier clears a lot of late deliveries.
+
+    Args:
+        policy: tried; its base step and time zone must be those of the counts.
+        catalogue: taken for all of the past; may be empty.
+        step_counts: the latest revision of each cell, ascending by ``step_start``.
+        gaps: as recorded.
+
+    Raises:
+        TerminalError: step counts out of order, or of other base steps than the policy's.
+        ConfigurationError: the policy's time zone is unknown.
+    """
+    known = Knowledge(policy)
+    detector = Detector(policy, snapshot=Snapshot(known))
+    if catalogue:
+        detector.absorb(CatalogueUpdate("", list(catalogue)))
+    for gap in gaps:
+        detector.absorb(gap)
+    for step, spoken in tallies_by_step(step_counts, policy):
+        closing = detector.replay(step, spoken)
+        keys = (known.units.slots.keys[slot] or ("", "", "") for slot in closing.slots.tolist())
+        units = [(kind, subject, lot) for kind, subject, lot in keys]
+        yield Rejudged(step, units, closing.p_values, closing.signals)
 
 
 def _cells(series: Sequence[Series]) -> list[tuple[UnitKey, int]]:

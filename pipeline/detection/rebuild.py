@@ -10,10 +10,10 @@ they were, as far as step counts tell. What they do not tell, and what is assume
   evidence and concentration from newer steps only.
 - *Severe entries*: of an open severe signal those that it names as evidence, up to five; its voices are told apart by
   their number alone. A single voice of danger that waited for a second one is forgotten.
-- *Organic mentions* where the exposure is units: all mentions. Reposts and rewarded ones only count towards the least
-  number of mentions that a spike needs.
-- *Quiet mentions*: organic ones less the voices that object. What names something negative without objecting is taken for
-  quiet, so after a rebuild a promotion is judged a little strictly where the exposure is units.
+- *Organic mentions* where the exposure is units, unless ``spoken`` tells them: all mentions. Reposts and rewarded ones only
+  count towards the least number of mentions that a spike needs.
+- *Quiet mentions*, unless ``spoken`` tells them: organic ones less the voices that object. What names something negative
+  without objecting is taken for quiet, so after a rebuild a promotion is judged a little strictly where the exposure is units.
 - *Voices that came undated or late* are taken as fresh, so in the windows that still reach them they may open a spike.
 - *The catalogue of those days*: the present one is taken for all of the past.
 - *Calm steps* of an open spike are counted from none, so it closes up to `close_after - 1` steps later.
@@ -23,8 +23,9 @@ they were, as far as step counts tell. What they do not tell, and what is assume
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby
+from typing import NamedTuple
 
 from pipeline.detection.detector import Detector
 from pipeline.detection.entries import DANGER, TYPE_INDEX, Entry, UnitKey
@@ -34,12 +35,27 @@ from pipeline.detection.voices import UnitTally
 from pipeline.errors import TerminalError
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
-from schemas.policy import DetectionPolicy
+from schemas.policy import DAY_MS, DetectionPolicy
 from schemas.signal import Signal
 from schemas.step_count import StepCount
 from schemas.vocabulary import ANY_OBJECTION, OBJECTION_TYPES
 
+MEMORY_MS = 180 * DAY_MS
+"""Step counts older than this have faded to an eighth, and may be left out."""
+
 Tallies = dict[UnitKey, UnitTally]
+
+
+class Spoken(NamedTuple):
+    """What a unit's mentions in one step are, as stored mentions tell it; see `UnitTally`."""
+
+    mentions: int
+    organic: int
+    quiet: int
+
+
+SpokenBy = Mapping[tuple[int, UnitKey], Spoken]
+"""By step number and unit."""
 
 
 def rebuild(
@@ -53,6 +69,7 @@ def rebuild(
     policy_version: str = "",
     closed_signals: Iterable[Signal] = (),
     gaps: Iterable[Gap] = (),
+    spoken: SpokenBy | None = None,
 ) -> Detector:
     """A detector that goes on where the one that published all this had stood; see above for what it cannot know.
 
@@ -70,6 +87,7 @@ def rebuild(
         policy_version: of the policy, as it came in band. Without one, whoever restores the state must give the same base step.
         closed_signals: the latest revision of closed signals, as far back as the counts.
         gaps: as recorded, in any order.
+        spoken: of stored mentions; taken where it has as many mentions as the step counts have.
 
     Raises:
         TerminalError: step counts out of order, or of other base steps than the policy's.
@@ -82,9 +100,9 @@ def rebuild(
     detector.absorb(CatalogueUpdate(catalogue_version, list(entries)))
     for gap in gaps:
         detector.absorb(gap)
-    counted = _counted(step_counts, policy, steps)
-    first = next(counted, None)
-    history = counted if first is None else chain([first], counted)
+    told = tallies_by_step(step_counts, policy, spoken)
+    first = next(told, None)
+    history = told if first is None else chain([first], told)
     since = None if watermark is None else steps.index(watermark) - 1
     if first is not None:
         since = first[0]
@@ -103,8 +121,11 @@ def rebuild(
     return detector
 
 
-def _counted(step_counts: Iterable[StepCount], policy: DetectionPolicy, steps: Steps) -> Iterator[tuple[int, Tallies]]:
-    """The steps that have counts, each with what its units added up to."""
+def tallies_by_step(
+    step_counts: Iterable[StepCount], policy: DetectionPolicy, spoken: SpokenBy | None = None
+) -> Iterator[tuple[int, Tallies]]:
+    """The steps that have counts, by number, each with what its units added up to; arguments and errors as `rebuild`."""
+    steps, spoken = Steps(policy.step, policy.time_zone), spoken or {}
     for start, counts in groupby(step_counts, key=lambda count: count.step_start):
         step, cells = steps.index(start), _cells(counts)
         lengths = {count.step for cell in cells.values() for count in cell.values()}
@@ -113,7 +134,7 @@ def _counted(step_counts: Iterable[StepCount], policy: DetectionPolicy, steps: S
                 f"detection.step, time_zone: the step counts are of {', '.join(sorted(lengths))} from {start}, which is no "
                 f"step of {policy.step} in {policy.time_zone}"
             )
-        yield step, {unit: _tally(cells[unit]) for unit in sorted(cells)}
+        yield step, {unit: _tally(cells[unit], spoken.get((step, unit))) for unit in sorted(cells)}
 
 
 def _cells(counts: Iterable[StepCount]) -> dict[UnitKey, dict[str, StepCount]]:
@@ -127,17 +148,20 @@ def _cells(counts: Iterable[StepCount]) -> dict[UnitKey, dict[str, StepCount]]:
     return cells
 
 
-def _tally(cells: dict[str, StepCount]) -> UnitTally:
+def _tally(cells: dict[str, StepCount], spoken: Spoken | None) -> UnitTally:
     """What a unit's entries in a step added up to; what is assumed stands at the top."""
     voices = tuple(cells[name].count if name in cells else 0 for name in OBJECTION_TYPES)
     # Only `any` is published again when nothing but the mentions has changed.
     whole = cells.get(ANY_OBJECTION) or max(cells.values(), key=lambda count: count.mentions)
     any_voices = whole.count if whole.objection_type == ANY_OBJECTION else max(voices)
     organic = round(whole.exposure) if whole.exposure_kind == "mentions" else whole.mentions
+    quiet = max(0, organic - any_voices)
+    if spoken is not None and spoken.mentions == whole.mentions:
+        _, organic, quiet = spoken
     return UnitTally(
         mentions=whole.mentions,
         organic=organic,
-        quiet=max(0, organic - any_voices),
+        quiet=quiet,
         known=whole.mentions if whole.product_batch_id else 0,  # of no use once a step is final
         any_voices=any_voices,
         voices=voices,

@@ -286,19 +286,19 @@ def _number(value: float) -> float:
 
 
 def _opening_state(scan: Scan, cell: Cell, limit: float) -> str:
-    """JSON of what the decision was made from, a few hundred bytes."""
+    """JSON of what the decision was made from, a few hundred bytes; 0 is expected where there is nothing to expect by."""
     row, type_index = cell.row, cell.type_index
     state = {
         "windows": list(scan.windows),
         "voices": scan.voices[:, row, type_index].tolist(),
         "mentions": scan.mentions[:, row].tolist(),
         "exposure": [round(float(value), 6) for value in scan.exposure[:, row]],
-        "mean": scan.expected.mean[:, row, type_index].tolist(),
-        "size": scan.expected.size[:, row, type_index].tolist(),
+        "mean": np.nan_to_num(scan.expected.mean[:, row, type_index]).tolist(),
+        "size": np.nan_to_num(scan.expected.size[:, row, type_index]).tolist(),
         "p_values": scan.p_values[:, row, type_index].tolist(),
         "gamma_events": float(scan.rates.events[row, type_index]),
         "gamma_exposure": float(scan.rates.exposure[row, type_index]),
         "dispersion": float(scan.rates.dispersion[row, type_index]),
         "threshold": limit,
     }
-    return json.dumps(state, separators=(",", ":"))
+    return json.dumps(state, separators=(",", ":"), allow_nan=False)

@@ -13,7 +13,7 @@ surveillance, unless said otherwise. Drift and silence are reckoned in steps, as
 changes as slowly from count to count.
 
 **Out**: the key columns, the time, ``score`` and ``alarm``, a row for each of the counts, in their order. ``score`` is
--log10 of the p-value that is held against the promise (0: no spike may open now; empty: too early to say); ``alarm`` is 1
+-log10 of the scan's p-value, corrected for its windows (0: no spike may open now; empty: too early to say); ``alarm`` is 1
 while a spike is open.
 """
 
@@ -21,12 +21,12 @@ import csv
 import datetime as dt
 import os
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from msgspec.structs import replace
@@ -35,6 +35,7 @@ from pipeline.detection.backtest import Backtest, Series
 from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.errors import ConfigurationError
+from pipeline.runtime.trial import Progress
 from schemas.policy import DetectionPolicy
 from schemas.vocabulary import OBJECTION_TYPES
 
@@ -53,9 +54,6 @@ NUMBERED_STEP_DAYS = 7.0
 LONGEST_WINDOW_DAYS = 28.0
 LEAST_P_VALUE = 1e-300
 _EPOCH = dt.date(1970, 1, 1).toordinal()
-
-Progress = Callable[[int, int], None]
-"""Told how many steps are done, of how many."""
 
 
 @dataclass
@@ -147,14 +145,23 @@ def backtest(
     """
     if step_days is not None and not 0 < step_days < LARGEST:
         raise ConfigurationError(f"--step-days: {step_days} does not do; a number above 0 is needed")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ConfigurationError(f"--out: {out} is no file in a folder that exists")
+    check_out(out)
     table = read_counts(counts)
     if step_days is not None and table.time_column == "date":
         raise ConfigurationError("--step-days: only with column t; dates tell how long a step is")
     told = run(table, policy or DetectionPolicy(), step_days=step_days, progress=progress)
     _write(out, table, told)
     return told
+
+
+def check_out(out: Path, option: str = "--out") -> None:
+    """Refuse what cannot be a file, before any work is done.
+
+    Raises:
+        ConfigurationError: a folder, or in a folder that does not exist.
+    """
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConfigurationError(f"{option}: {out} is no file in a folder that exists")
 
 
 def run(
@@ -355,16 +362,26 @@ def _two_lines(table: Counts, order: Ints, where: Bools) -> tuple[int, int]:
 
 
 def _write(out: Path, table: Counts, told: Told) -> None:
-    """Written beside it and renamed: a run that fails leaves no half of a file."""
+    with whole_file(out) as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow((*table.key, table.time_column, "score", "alarm"))
+        writer.writerows(_lines(table, told))
+
+
+@contextmanager
+def whole_file(out: Path, option: str = "--out") -> Iterator[TextIO]:
+    """A file to write, made beside its place and renamed when all is in it: a run that fails leaves no half of it.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as lines:
-            writer = csv.writer(lines, lineterminator="\n")
-            writer.writerow((*table.key, table.time_column, "score", "alarm"))
-            writer.writerows(_lines(table, told))
+            yield lines
         unfinished.replace(out)
     except OSError as error:
-        raise ConfigurationError(f"--out: {out} cannot be written: {error.strerror}") from None
+        raise ConfigurationError(f"{option}: {out} cannot be written: {error.strerror}") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from pipeline.runtime.kafka import Names
 from pipeline.runtime.process import brokers_of, server_engine
 from pipeline.runtime.store import TOPICS as STORED
 from pipeline.settings import KafkaSettings, Settings
-from pipeline.storage.clickhouse import milliseconds
+from pipeline.storage.history import milliseconds
 
 PATIENCE_SECONDS = 120.0
 """How long a stage may make no progress at all before it is called absent."""
@@ -85,7 +85,7 @@ def bootstrap(settings: Settings, stop: threading.Event, say: Callable[[str], No
         connect(settings, stop, until_end=True, close=False)
         await_stages(brokers, stop, say)
         if not stop.is_set():
-            for history in histories(engine.query, settings, milliseconds(engine, "step_counts", "step_start")):
+            for history in histories(engine.query, settings, milliseconds(engine.query, "step_counts", "step_start")):
                 say(
                     f"{history.product_id}: since {history.first:%Y-%m-%d}, {history.steps} steps with mentions; "
                     f"a spike is possible from {history.possible:%Y-%m-%d %H:%M}"

@@ -169,6 +169,7 @@ class _Show:
         self._console.print(
             f"\n数据库 database: {path}\n"
             f"  complaint-radar sql --data-dir {path} 'SELECT * FROM v_signals' --format json\n"
+            f"  complaint-radar replay --data-dir {path} SIGNAL_ID\n"
             "其他剧本 other scenarios: complaint-radar demo --list\n"
             "用自己的文件 your own file: 写一份 radar.yaml（见 README）write a radar.yaml (see README), then\n"
             "  complaint-radar run --config radar.yaml --until-end"

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.detection.rebuild import rebuild
+from pipeline.detection.rebuild import MEMORY_MS, rebuild
 from pipeline.detection.steps import Steps
 from pipeline.errors import ConfigurationError
 from pipeline.runtime import kafka, kafka_admin
@@ -23,20 +23,13 @@ from pipeline.runtime.kafka_checkpoint import Claims
 from pipeline.runtime.score_stage import partition_of_subject
 from pipeline.runtime.stage import StateChange, record_version
 from pipeline.settings import KafkaSettings, Settings
-from pipeline.storage.clickhouse import milliseconds
 from pipeline.storage.engine import Engine
+from pipeline.storage.history import step_counts
 from schemas.catalogue import CatalogueEntry
 from schemas.codec import TOPICS, decode
 from schemas.control import Gap
-from schemas.policy import DAY_MS
 from schemas.signal import Signal
 from schemas.step_count import StepCount
-
-MEMORY_MS = 180 * DAY_MS
-"""Step counts older than this have faded to an eighth, and are left out."""
-
-_KEY = ("subject_kind", "subject_id", "product_batch_id", "objection_type", "step")
-_VALUES = ("count", "mentions", "exposure", "exposure_kind", "known_share", "status", "versions")
 
 
 def rebuild_state(
@@ -60,7 +53,7 @@ def rebuild_state(
     if state is not None and state.members:
         raise ConfigurationError("detect workers are at work: stop all of them first")
     partitions = kafka.partition_count(brokers, scored)
-    counts = _step_counts(engine, time.time_ns() // 1_000_000 - MEMORY_MS)
+    counts = step_counts(engine.query, time.time_ns() // 1_000_000 - MEMORY_MS)
     policy = settings.policy()
     steps = Steps(policy.step, policy.time_zone)
     signals = _latest_signals(brokers)
@@ -109,23 +102,6 @@ async def _write(
             await checkpoint.commit([], [*gone, *changes], positions[partition])
         finally:
             await checkpoint.close()
-
-
-def _step_counts(engine: Engine, since: int) -> list[StepCount]:
-    """The latest revision of every cell, ascending by step."""
-    start = milliseconds(engine, "step_counts", "step_start")
-    values = ", ".join(f"argMax({name}, revision) AS {name}_" for name in _VALUES)
-    lines = engine.query(
-        f"SELECT {', '.join(_KEY)}, {start} AS at, max(revision) AS revision_, "
-        f"{values} FROM step_counts WHERE {start} >= {since} "
-        f"GROUP BY {', '.join(_KEY)}, at ORDER BY at"
-    )
-    return [_step_count(msgspec.json.decode(line)) for line in lines.splitlines()]
-
-
-def _step_count(row: dict[str, Any]) -> StepCount:
-    told = {name: row[name] for name in _KEY} | {name: row[f"{name}_"] for name in _VALUES}
-    return msgspec.convert(told | {"step_start": row["at"], "revision": row["revision_"]}, StepCount, strict=False)
 
 
 def _latest_signals(brokers: KafkaSettings) -> list[Signal]:

@@ -41,7 +41,7 @@ from msgspec import Struct
 from pipeline.errors import ConfigurationError, RadarError, TerminalError, TransientError
 from pipeline.settings import ClickHouseSettings, password
 from pipeline.storage import native
-from pipeline.storage.engine import Engine, QueryError, insert_error, insert_settings, query_error
+from pipeline.storage.engine import QueryError, insert_error, insert_settings, query_error
 from pipeline.storage.rows import TABLES, columns_of
 
 # It warns of each host that does not answer, with a traceback; our errors say it in a line.
@@ -365,16 +365,3 @@ def _in_words(error: Exception) -> str:
     said = error.message if isinstance(error, DriverError) and error.message else str(error)
     said = re.sub(r" ?\([^() ]*:\d+\)$", "", said)
     return said or ("timed out" if isinstance(error, SocketTimeoutError) else type(error).__name__)
-
-
-class _Type(msgspec.Struct):
-    type: str
-
-
-def milliseconds(engine: Engine, table: str, column: str) -> str:
-    """The expression that gives a time column in ms UTC: where the tables are a team's own, it may be a plain number."""
-    lines = engine.query(
-        f"SELECT type FROM system.columns WHERE database = currentDatabase() AND table = '{table}' AND name = '{column}'"
-    )
-    found = msgspec.json.decode(lines.splitlines()[0], type=_Type)
-    return f"toUnixTimestamp64Milli({column})" if found.type.startswith("DateTime64") else column

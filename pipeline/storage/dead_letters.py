@@ -1,19 +1,16 @@
 """What was refused: to list, to show, and to mark as replayed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
 from pipeline.errors import TerminalError
-from pipeline.storage.engine import Engine, QueryError, literal
+from pipeline.storage.engine import Engine, Query, QueryError, literal
 from pipeline.storage.rows import DeadLetterReplay
 from schemas.dead_letter import DeadLetter, DeadLetterReason
 
 State = Literal["waiting", "replayed"]
-
-Query = Callable[[str], bytes]
-"""Runs one SELECT and gives JSON lines: ``engine.query``, or ``ask`` with the format ``jsonl``."""
 
 _COLUMNS = (
     "dead_letter_id, source_id, stage, reason, detail, locator, payload, payload_hash, "

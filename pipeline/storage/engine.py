@@ -6,13 +6,16 @@ The engine decides once, at its edge, which errors are worth a retry (``Transien
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from pipeline.errors import InvalidMessage, RadarError, TerminalError, TransientError
+
+Query = Callable[[str], bytes]
+"""Runs one SELECT and gives JSON lines: ``engine.query``, or ``ask`` with the format ``jsonl``."""
 
 
 class QueryError(TerminalError):

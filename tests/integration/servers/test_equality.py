@@ -1,20 +1,24 @@
 """The same recorded streams through the embedded runtime and through the servers give the same rows, in peace and in chaos."""
 
+import json
 import os
 import random
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from chaos import COMMON, COMPONENTS, Chaos, a_plan, differences_from_embedded, run_parts, server_section
 from clickhouse_driver import Client
 from old_server import make_tables
 from results import differences, stored
 from servers import ClickHouse, Kafka
 from stories import catalogue_of, embedded, worlds_of
-from system import System
+from streams import write_catalogue
+from system import COMMAND, System
 
 from pipeline.runtime import kafka as brokers
 from pipeline.runtime.connect import BLOCK_MENTIONS, Connector
@@ -51,11 +55,40 @@ def test_in_peace(tmp_path: Path, kafka: Kafka, clickhouse: ClickHouse) -> None:
         run_parts(system, Chaos(system, kafka, clickhouse, 0), [(), ()])
         codes = system.stop()
         said = differences_from_embedded(tmp_path / "embedded", 2, engine)
+        replays = _replays(engine)
+        looked_back = {folder: _looked_back(tmp_path / folder, replays) for folder in ("servers", "embedded")}
+        bare = _said(tmp_path / "servers", *replays[0])
     finally:
         system.stop()
         engine.close()
     assert not said, "\n".join(said)
     assert set(codes.values()) == {0}
+    assert looked_back["servers"] == looked_back["embedded"]
+    assert {code for code, _ in looked_back["servers"]} <= {0, 2}, "some of it cannot be told, and nothing differs"
+    assert bare == looked_back["servers"][0], "the catalogue of then is on its topic"
+    *replayed, (_, tried) = looked_back["servers"]
+    assert sum("\nequal: all of its revisions" in words for _, words in replayed) > len(replayed) // 2
+    assert "under the present policy" in tried
+
+
+def _replays(engine: ServerEngine) -> list[tuple[str, str]]:
+    listed = engine.query("SELECT DISTINCT signal_id FROM signals ORDER BY signal_id")
+    return [("replay", json.loads(line)["signal_id"]) for line in listed.splitlines()]
+
+
+def _looked_back(folder: Path, replays: list[tuple[str, str]]) -> list[tuple[int, str]]:
+    """What the commands say that look at what is stored; the catalogue of then is named, and a policy is tried."""
+    write_catalogue(folder / "catalogue-then.csv")
+    then = COMMON | {"catalogue": "catalogue-then.csv"}
+    (folder / "then.yaml").write_text(yaml.safe_dump(then), encoding="utf-8")
+    (folder / "policy.yaml").write_text("{step: 1d, false_signals_per_week: 20}", encoding="utf-8")
+    backtest = ("backtest", "--from-clickhouse", "--since", "2026-02-01", "--policy", "policy.yaml")
+    return [_said(folder, *command, "--policy", "then.yaml") for command in replays] + [_said(folder, *backtest)]
+
+
+def _said(folder: Path, *command: str) -> tuple[int, str]:
+    done = subprocess.run([COMMAND, *command], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
 def publish(system: System, scenarios: list[Scenario]) -> None:
