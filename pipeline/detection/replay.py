@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from pipeline.detection.detector import Outputs
+from pipeline.detection.lifecycle import RISES
 from pipeline.detection.rebuild import rebuild
 from pipeline.detection.replay_compare import compare
 from pipeline.detection.replay_counts import Windows
@@ -79,7 +80,7 @@ def replay(stored: Stored, rules: Rules) -> Replayed:
     unit = (opening.subject_kind, opening.subject_id, opening.product_batch_id)
     if signal_id(opening.kind, *unit, opening.objection_type, opening.opened_step) != opening.signal_id:
         found.add("differs", "signal_id: it is not the hash of what the signal says it is about and when it opened")
-    if opening.kind == "spike":
+    if opening.kind in RISES:
         Windows(stored, rules.policy, found).check()
         if not found.findings:
             found.confirmed.append("the step counts of its windows add up to what its opening state and revisions say")

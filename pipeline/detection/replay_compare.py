@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.detection.lifecycle import RISES
 from pipeline.detection.replayed import EXACT, Kind, Replayed, Show, Stored, equal, word
 from pipeline.detection.tally import HARM
 from schemas.signal import Signal
@@ -63,7 +64,7 @@ def _weight(one: Signal, name: str, said: object, made: object, harm: set[str], 
         return "remark" if one.evidence[0].mention_id in harm and len(harm) > 1 else "differs"
     if not lossy:
         return "differs"
-    if one.kind == "spike" and not one.revision and top in _NUMBERS:
+    if one.kind in RISES and not one.revision and top in _NUMBERS:
         return "remark"
     return "remark" if name.startswith(_EXPECTED) and _close(top, said, made) else "untold"
 

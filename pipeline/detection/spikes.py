@@ -4,10 +4,10 @@ A ramp is held against the past for as long as it is open: it is calm when the r
 gone by and the new rate is what there was before.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from scipy.special import betainc
 
@@ -302,4 +302,4 @@ def _opening_state(scan: Scan, cell: Cell, limit: float) -> str:
         "dispersion": float(scan.rates.dispersion[row, type_index]),
         "threshold": limit,
     }
-    return json.dumps(state, separators=(",", ":"))
+    return msgspec.json.encode(state).decode()  # what is not known is null: NaN is no JSON

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from zoneinfo import ZoneInfo
 
+from pipeline.detection.lifecycle import RISES
 from pipeline.runtime.trial import Caught, Raised, Trial, compare, series_of
 from schemas.policy import DAY_MS, HOUR_MS, DetectionPolicy
 
@@ -74,7 +75,8 @@ def shown(raised: Raised, policy: DetectionPolicy) -> str:
     """One line about a signal."""
     one = raised.opening
     until = "open at the end" if raised.closed is None else f"until {when(raised.closed, policy)}"
-    numbers = f"{many(one.observed, 'voice')}, {one.expected:.1f} expected, p={one.p_value or 0:.1e}"
+    ramp = "slow ramp, " if one.kind == "ramp" else ""
+    numbers = f"{ramp}{many(one.observed, 'voice')}, {one.expected:.1f} expected, p={one.p_value or 0:.1e}"
     if one.kind == "severe":
         numbers = f"severity {one.severity}, {many(one.voices, 'voice')}"
     subject = one.subject_id or "unknown product"
@@ -101,7 +103,7 @@ def picture(raised: Raised, trial: Trial) -> tuple[list[int], list[int], list[fl
     numbers = range(opened - _BEFORE, min(last, opened - _BEFORE + _SHOWN - 1) + 1)
     expected: dict[int, float] = {}
     for one in raised.revisions:
-        if one.kind == "spike":
+        if one.kind in RISES:
             at = steps.index(one.step_start)
             expected |= dict.fromkeys(range(at - one.window + 1, at + 1), one.expected / one.window)
     starts = [steps.start(number) for number in numbers]

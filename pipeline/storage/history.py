@@ -67,8 +67,8 @@ def signals(query: Query, signal_id: str) -> list[Signal]:
 
 
 def spikes(query: Query, subject: Subject) -> list[Signal]:
-    """All revisions, ascending, of a subject's spikes, one spike after the other."""
-    return _signals(query, f"t.kind = 'spike' AND {subject.of_counts}")
+    """All revisions, ascending, of a subject's spikes and ramps, one after the other."""
+    return _signals(query, f"t.kind IN ('spike', 'ramp') AND {subject.of_counts}")
 
 
 def step_counts(

@@ -10,5 +10,5 @@ from pipeline.runtime.demo import demo
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("demo")
-    assert demo(made) == 0
+    assert demo("demo", made) == 0
     return made
