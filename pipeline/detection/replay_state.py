@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from pipeline.detection.baseline import Prediction
-from pipeline.detection.exposure import catalogue_of
+from pipeline.detection.exposure import Floats, catalogue_of
 from pipeline.detection.replayed import EXACT, Replayed, Rules, equal, word
 from pipeline.detection.scan import SHARE_OF_RAMPS, corrected, threshold
 from pipeline.detection.spikes import interval
@@ -19,8 +19,9 @@ def check_state(opening: Signal, rules: Rules, found: Replayed) -> None:
     state = json.loads(opening.opening_state)
     p_values, voices, exposure = (np.array(state[name], np.float64) for name in ("p_values", "voices", "exposure"))
     expected = Prediction(np.array(state["mean"], np.float64), np.array(state["size"], np.float64))
-    ramp = len(p_values) - 1  # after the windows of the scan
-    window = ramp if opening.kind == "ramp" else int(np.argmin(p_values[:ramp]))
+    chances = len(p_values) - 1  # the last window is held against the past
+    ramp = opening.kind == "ramp"
+    window = chances if ramp else int(np.argmin(p_values[:chances]))
     mean, size = float(expected.mean[window]), float(expected.size[window])
 
     def told(tail: float) -> float:
@@ -33,7 +34,7 @@ def check_state(opening: Signal, rules: Rules, found: Replayed) -> None:
         "interval": interval(mean, size),
         "exposure": float(exposure[window]),
         "rate_ratio": float(voices[window]) / mean,
-        "p_value": told(p_values[window]),
+        "p_value": float(p_values[window]) if ramp else _corrected(p_values, chances, window),
     }
     for name, value in again.items():
         said = msgspec.to_builtins(getattr(opening, name))
@@ -43,18 +44,25 @@ def check_state(opening: Signal, rules: Rules, found: Replayed) -> None:
     if not equal(said, tail, EXACT):
         words = f"the state says {word(said)}, its counts and expectation give {word(tail)}"
         found.add("differs", f"opening_state.p_values: {words}")
-    _check_promise(opening, told(expected.middle_tail(voices)[window]), float(state["threshold"]), rules, found)
+    tails, limit = expected.middle_tail(voices), float(state["threshold"])
+    mid_p, share = (float(tails[window]), SHARE_OF_RAMPS) if ramp else (_corrected(tails, chances, window), 1.0)
+    if not mid_p < share * limit:
+        found.add(
+            "differs", f"threshold: the mid-p-value {word(mid_p)} is not below the promise of {word(share * limit)}"
+        )
+    _check_promise(opening, limit, rules, found)
 
 
-def _check_promise(opening: Signal, mid_p: float, limit: float, rules: Rules, found: Replayed) -> None:
+def _corrected(tails: Floats, chances: int, window: int) -> float:
+    return float(corrected(tails, chances)[window])
+
+
+def _check_promise(opening: Signal, limit: float, rules: Rules, found: Replayed) -> None:
     if rules.catalogue is not None:
         lots = sum(map(len, catalogue_of(rules.catalogue).values()))
         length = Steps(rules.policy.step, rules.policy.time_zone).length
         promised = threshold(rules.policy, length, lots)
         if not equal(limit, promised, EXACT):
             found.add("differs", f"threshold: the opening state says {word(limit)}, the policy {word(promised)}")
-    share = SHARE_OF_RAMPS * limit if opening.kind == "ramp" else limit
-    if not mid_p < share:
-        found.add("differs", f"threshold: the mid-p-value {word(mid_p)} is not below the promise of {word(share)}")
     if opening.observed < rules.policy.minimum_voices:
         found.add("differs", f"observed: {opening.observed} is below minimum_voices {rules.policy.minimum_voices}")

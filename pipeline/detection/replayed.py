@@ -37,7 +37,7 @@ class Stored(NamedTuple):
     revisions: Sequence[Signal]
     """Of the signal, ascending."""
     spikes: Sequence[Signal]
-    """All revisions of all spikes of the subject, ascending."""
+    """All revisions of all spikes and ramps of the subject, ascending."""
     before: Sequence[StepCount]
     """The latest revision of the subject's cells before the span, ascending by step."""
     counts: Sequence[StepCount]

@@ -4,10 +4,10 @@ A ramp is held against the past for as long as it is open: it is calm when the r
 gone by and the new rate is what there was before.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from scipy.special import betainc
 
@@ -286,19 +286,19 @@ def _number(value: float) -> float:
 
 
 def _opening_state(scan: Scan, cell: Cell, limit: float) -> str:
-    """JSON of what the decision was made from, a few hundred bytes; 0 is expected where there is nothing to expect by."""
+    """JSON of what the decision was made from, a few hundred bytes."""
     row, type_index = cell.row, cell.type_index
     state = {
         "windows": list(scan.windows),
         "voices": scan.voices[:, row, type_index].tolist(),
         "mentions": scan.mentions[:, row].tolist(),
         "exposure": [round(float(value), 6) for value in scan.exposure[:, row]],
-        "mean": np.nan_to_num(scan.expected.mean[:, row, type_index]).tolist(),
-        "size": np.nan_to_num(scan.expected.size[:, row, type_index]).tolist(),
+        "mean": scan.expected.mean[:, row, type_index].tolist(),
+        "size": scan.expected.size[:, row, type_index].tolist(),
         "p_values": scan.p_values[:, row, type_index].tolist(),
         "gamma_events": float(scan.rates.events[row, type_index]),
         "gamma_exposure": float(scan.rates.exposure[row, type_index]),
         "dispersion": float(scan.rates.dispersion[row, type_index]),
         "threshold": limit,
     }
-    return json.dumps(state, separators=(",", ":"), allow_nan=False)
+    return msgspec.json.encode(state).decode()  # what is not known is null: NaN is no JSON

@@ -69,7 +69,10 @@ class Raised:
     def meets(self, other: "Raised") -> bool:
         """Whether both are about the same and open at the same time at least once."""
         first, second = sorted((self, other), key=lambda one: one.opening.opened_step)
-        alike = series_of(self.opening) == series_of(other.opening) and self.opening.kind == other.opening.kind
+        kinds = {
+            one.opening.kind in RISES for one in (self, other)
+        }  # what one tells as a spike the other may as a ramp
+        alike = series_of(self.opening) == series_of(other.opening) and len(kinds) == 1
         return alike and (first.closed is None or first.closed >= second.opening.opened_step)
 
 
@@ -123,7 +126,7 @@ class Trial:
 
     @property
     def open_spikes(self) -> set[SeriesKey]:
-        """Series of which a spike is open now."""
+        """Series of which a spike or ramp is open now."""
         return {
             series_of(one.opening) for one in self._known.values() if one.opening.kind in RISES and one.closed is None
         }
@@ -168,7 +171,7 @@ class Event(NamedTuple):
     def is_told_by(self, raised: Raised) -> bool:
         """Whether a signal is about it and was opened while it lasted."""
         one = raised.opening
-        # A spike that was told as the event began is of the step before; harm may be dated by its day alone.
+        # A rise that was told as the event began is of the step before; harm may be dated by its day alone.
         after = raised.told_at > self.start or (one.kind == "severe" and raised.told_at == self.start)
         return (
             (one.subject_kind, one.subject_id) == (self.subject_kind, self.subject_id)

@@ -75,7 +75,8 @@ def shown(raised: Raised, policy: DetectionPolicy) -> str:
     """One line about a signal."""
     one = raised.opening
     until = "open at the end" if raised.closed is None else f"until {when(raised.closed, policy)}"
-    numbers = f"{many(one.observed, 'voice')}, {one.expected:.1f} expected, p={one.p_value or 0:.1e}"
+    ramp = "slow ramp, " if one.kind == "ramp" else ""
+    numbers = f"{ramp}{many(one.observed, 'voice')}, {one.expected:.1f} expected, p={one.p_value or 0:.1e}"
     if one.kind == "severe":
         numbers = f"severity {one.severity}, {many(one.voices, 'voice')}"
     subject = one.subject_id or "unknown product"

@@ -67,7 +67,7 @@ def signals(query: Query, signal_id: str) -> list[Signal]:
 
 
 def spikes(query: Query, subject: Subject) -> list[Signal]:
-    """All revisions, ascending, of a subject's spikes and ramps, one signal after the other."""
+    """All revisions, ascending, of a subject's spikes and ramps, one after the other."""
     return _signals(query, f"t.kind IN ('spike', 'ramp') AND {subject.of_counts}")
 
 

@@ -367,3 +367,22 @@ def test_nothing_that_happens_to_mentions_looks_like_a_change(seed: int) -> None
         replayed = replay_stored(stored, rules)
         assert words(replayed) == ""
         assert replayed.losses
+
+
+def test_a_slow_ramp_comes_out_again() -> None:
+    """Its rate is held against what the rates were one and two months before: they must be made again of the counts."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for number in range(150):
+        factor = 1 + 0.8 * min(max(number - 60, 0), 60) / 60
+        said = [mentions(rng, number, lot=lot, talk=80, complaints=20 * (factor if lot == "L1" else 1)) for lot in LOTS]
+        parts.append([one for of_lot in said for one in of_lot])
+    rules = RULES["mentions"]._replace(policy=replace(DAILY, false_signals_per_week=1 / 52))
+    outputs = detected(rules, days(parts))
+    (identity,) = {one.signal_id for one in outputs.signals}
+    revisions = [one for one in outputs.signals if one.signal_id == identity]
+    assert revisions[0].kind == "ramp"
+    rows = [one for part in parts for one in part]
+    replayed = replay_stored(stored_of(revisions, outputs.step_counts, outputs.signals, rows, rules), rules)
+    assert (replayed.verdict, replayed.findings) == ("equal", [])
+    assert len(replayed.confirmed) == 2
