@@ -23,10 +23,6 @@ def check_state(opening: Signal, rules: Rules, found: Replayed) -> None:
     ramp = opening.kind == "ramp"
     window = chances if ramp else int(np.argmin(p_values[:chances]))
     mean, size = float(expected.mean[window]), float(expected.size[window])
-
-    def told(tail: float) -> float:
-        return float(tail if window == ramp else corrected(np.array(tail), ramp))
-
     again: dict[str, object] = {
         "window": state["windows"][window],
         "observed": round(voices[window]),
