@@ -4,6 +4,7 @@ The environment wins over the file; levels are parted by two underscores (``RADA
 the README is made from the descriptions below.
 """
 
+import datetime as dt
 import difflib
 import os
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from pydantic_settings import (
 
 from pipeline.errors import ConfigurationError
 from schemas.mention import MAPPED_FIELDS, MappedField
-from schemas.policy import DetectionPolicy
+from schemas.policy import DetectionPolicy, ProductPolicy, QuietPeriod
 from schemas.vocabulary import Channel
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,11 @@ _FORMS: dict[str, Literal["csv", "jsonl"]] = {".csv": "csv", ".jsonl": "jsonl", 
 def _ending(path: Path) -> str:
     name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return name.suffix.lower()
+
+
+def _midnight(day: dt.date, zone: str) -> int:
+    """The first millisecond of a local day, UTC."""
+    return int(dt.datetime.combine(day, dt.time(), ZoneInfo(zone)).timestamp() * 1000)
 
 
 def _zone(value: str) -> str:
@@ -110,6 +116,33 @@ class ScoringSettings(BaseModel):
     )
 
 
+class ProductSettings(BaseModel):
+    """What holds for one product instead."""
+
+    model_config = _FROZEN
+
+    product: str = Field(min_length=1, description="product_id")
+    minimum_voices: int | None = Field(None, ge=1, description="in place of `detection.minimum_voices`")
+    minimum_history: int | None = Field(None, ge=0, description="in place of `detection.minimum_history`")
+
+
+class QuietPeriodSettings(BaseModel):
+    """Local days on which no spike and no ramp opens: a sale, a recall that everybody knows of."""
+
+    model_config = _FROZEN
+
+    since: dt.date = Field(description="first day")
+    until: dt.date = Field(description="last day")
+    products: tuple[str, ...] = Field((), description="product_ids; by default all, and carriers, regions, channels")
+    reason: str = Field("", description="why, for those who read the policy")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "QuietPeriodSettings":
+        if self.until < self.since:
+            raise ValueError("until lies before since")
+        return self
+
+
 class DetectionSettings(BaseModel):
     """When a rise becomes a signal; the defaults are meant to be kept."""
 
@@ -132,6 +165,18 @@ class DetectionSettings(BaseModel):
     alerting_horizon: Duration = Field(
         "24h", description="what was ingested later than this after it happened is historic"
     )
+    products: tuple[ProductSettings, ...] = Field((), description="what holds for single products instead")
+    quiet_periods: tuple[QuietPeriodSettings, ...] = Field(
+        (), description="local days on which no spike and no ramp opens; harm is told all the same"
+    )
+
+    @field_validator("products")
+    @classmethod
+    def _distinct_products(cls, value: tuple[ProductSettings, ...]) -> tuple[ProductSettings, ...]:
+        names = [one.product for one in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"these stand twice: {sorted({n for n in names if names.count(n) > 1})}")
+        return value
 
 
 class KafkaSettings(BaseModel):
@@ -271,6 +316,18 @@ class Settings(BaseSettings):
             allowed_lateness_ms=duration_ms(chosen.allowed_lateness),
             severity_pair_ms=duration_ms(chosen.severity_pair),
             alerting_horizon_ms=duration_ms(chosen.alerting_horizon),
+            products=tuple(
+                ProductPolicy(one.product, one.minimum_voices, one.minimum_history) for one in chosen.products
+            ),
+            quiet_periods=tuple(
+                QuietPeriod(
+                    _midnight(one.since, self.time_zone),
+                    _midnight(one.until + dt.timedelta(days=1), self.time_zone),
+                    one.products,
+                    one.reason,
+                )
+                for one in chosen.quiet_periods
+            ),
         )
 
 

@@ -8,6 +8,23 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
+class ProductPolicy(Struct, frozen=True):
+    """What holds for one product instead; null: as for all."""
+
+    product_id: str
+    minimum_voices: Annotated[int, Meta(ge=1)] | None = None
+    minimum_history: Annotated[int, Meta(ge=0)] | None = None
+
+
+class QuietPeriod(Struct, frozen=True):
+    """No window that reaches into it opens a spike or ramp; open signals go on, and harm is told all the same."""
+
+    since: Annotated[int, Meta(description="first millisecond, UTC")]
+    until: Annotated[int, Meta(description="first millisecond after it, UTC")]
+    products: Annotated[tuple[str, ...], Meta(description="only of these products; empty: of all subjects")] = ()
+    reason: str = ""
+
+
 class DetectionPolicy(Struct, frozen=True):
     """The rules of detection, effective at a base step and named in every signal by their version."""
 
@@ -40,3 +57,5 @@ class DetectionPolicy(Struct, frozen=True):
         int,
         Meta(ge=0, description="a signal opened by what was ingested later than this after it happened is historic"),
     ] = DAY_MS
+    products: Annotated[tuple[ProductPolicy, ...], Meta(description="what holds for single products instead")] = ()
+    quiet_periods: Annotated[tuple[QuietPeriod, ...], Meta(description="when no spike and no ramp opens")] = ()

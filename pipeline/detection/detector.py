@@ -25,7 +25,7 @@ from pipeline.detection.entries import HARM, TYPES, Entry, UnitKey, entry_of, ro
 from pipeline.detection.exposure import Bools, Floats, Ints, catalogue_of
 from pipeline.detection.knowledge import Knowledge
 from pipeline.detection.lifecycle import OpenSignal
-from pipeline.detection.rules import Rules
+from pipeline.detection.rules import Rules, minimum_history
 from pipeline.detection.scan import Scan, Scanner
 from pipeline.detection.severity import SeverityPath
 from pipeline.detection.snapshot import Snapshot
@@ -470,7 +470,8 @@ class Detector:
         if not len(slots):
             return np.zeros((0, TYPES), np.bool_)
         unknown = np.isnan(posterior(self._units, slots, step, self._absorber.drift).rate())
-        early: Bools = unknown | (self._history(slots) < self._rules.policy.minimum_history)[:, None]
+        needed = minimum_history(self._rules.policy, self._units, slots)
+        early: Bools = unknown | (self._history(slots) < needed)[:, None]
         return early
 
     def _reach(self, step: int) -> None:

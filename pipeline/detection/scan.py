@@ -29,6 +29,7 @@ from pipeline.detection.baseline import Absorber, Posterior, Prediction, offset,
 from pipeline.detection.counts import StepTable
 from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import ACTIVITY_SHRINKAGE, Bools, Floats, Ints, activity
+from pipeline.detection.rules import minimum_voices, quiet
 from pipeline.detection.season import Season, log_factor
 from pipeline.detection.units import Units
 from schemas.policy import DAY_MS, DetectionPolicy
@@ -218,7 +219,8 @@ class Scanner:
             return None
         said = self._said(tables, step, slots, policy)
         voices, mentions = said.fresh.sum(axis=0), said.organic.sum(axis=0)
-        enough = (voices >= policy.minimum_voices) & (mentions >= MINIMUM_MENTIONS)[:, None]
+        least = minimum_voices(policy, self._units, slots)[:, None]
+        enough = (voices >= least) & (mentions >= MINIMUM_MENTIONS)[:, None]
         worth = ((said.fresh[0] > 0) & enough).any(axis=1) | np.isin(slots, list(alarmed))
         if not worth.any():
             return None
@@ -239,10 +241,11 @@ class Scanner:
         expected = self._predict(rates, before, sums, length, slots)
         reset = step - units.reset[slots][None] < np.array(windows)[:, None, None]
         worth = (
-            (voices >= policy.minimum_voices)
+            (voices >= minimum_voices(policy, units, slots)[:, None])
             & (mentions[:, :, None] >= MINIMUM_MENTIONS)
             & (expected.mean > 0)
             & ~reset
+            & ~self._reaches_quiet(step, slots, policy)[:, :, None]
         )
         worth[:-1] &= supported(voices[:-1], Prediction(expected.mean[:-1], expected.size[:-1]))
         worth &= voices > expected.mean
@@ -303,6 +306,14 @@ class Scanner:
         parts = (said.fresh, said.voices, said.organic, measured, exposure, exposure**2)
         ends = np.array(windows) - 1
         return _Sums(*(np.cumsum(part, axis=0)[ends] for part in (*parts, said.quiet, terms)))
+
+    def _reaches_quiet(self, step: int, slots: Ints, policy: DetectionPolicy) -> Bools:
+        """(W, r): windows that reach into a quiet period, the last one once more."""
+        lengths = sorted(policy.windows)
+        instants = np.array([self._middle(step - back) for back in range(lengths[-1])])
+        touched = np.logical_or.accumulate(quiet(policy, self._units, slots, instants), axis=0)
+        reached: Bools = touched[np.array([*lengths, lengths[-1]]) - 1]
+        return reached
 
     def _said(self, tables: Mapping[int, StepTable], step: int, slots: Ints, policy: DetectionPolicy) -> _Said:
         """What the steps of the longest window say of these slots."""

@@ -17,7 +17,7 @@ from pipeline.detection.entries import NOT_EXPOSURE, Row, UnitKey, gathered
 from pipeline.detection.evidence import historic, opening, strongest
 from pipeline.detection.exposure import Bools, Floats, Ints
 from pipeline.detection.lifecycle import OpenSignal, OpenSignals
-from pipeline.detection.rules import Rules
+from pipeline.detection.rules import Rules, minimum_history
 from pipeline.detection.scan import CALM, SHARE_OF_RAMPS, Scan, threshold
 from pipeline.detection.tally import Tally
 from pipeline.detection.units import Units
@@ -169,7 +169,8 @@ class Spikes:
     def _may_open(self, scan: Scan, rules: Rules, history: Ints) -> Bools:
         """(r, 7): where a spike may open if the counts are rare: somebody objects now, and the product is no newcomer."""
         closed = self._units.reset[scan.slots] == scan.step  # just now, after the scan
-        may: Bools = ~closed & (scan.newest >= 1) & (history >= rules.policy.minimum_history)[:, None]
+        known = history >= minimum_history(rules.policy, self._units, scan.slots)
+        may: Bools = ~closed & (scan.newest >= 1) & known[:, None]
         return may
 
     def _open_one(self, unit: UnitKey, scan: Scan, cell: Cell, limit: float, rules: Rules) -> list[Signal]:

@@ -257,6 +257,11 @@ class Units:
         lively[self.subject[slots]] = True
         return np.flatnonzero(self.taken[:count] & lively[self.subject[:count]])
 
+    def keys(self, slots: Ints) -> list[UnitKey]:
+        """The units of slots that are taken."""
+        kinds = [self.slots.keys[slot] or ("", "", "") for slot in slots.tolist()]
+        return [(kind, subject, lot) for kind, subject, lot in kinds]
+
     def members_of(self, subject: int) -> Ints:
         """All slots of one subject slot, ascending."""
         return np.sort(np.array([self.index[key] for key in self.members[subject]], np.int64))

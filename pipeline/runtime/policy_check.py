@@ -14,9 +14,9 @@ from pipeline.detection.entries import TYPES
 from pipeline.detection.scan import CALM, SERIES_WITHOUT_CATALOGUE, corrected, threshold
 from pipeline.detection.steps import Steps
 from pipeline.errors import ConfigurationError
-from pipeline.runtime.trial_words import length, many
+from pipeline.runtime.trial_words import length, many, when
 from pipeline.settings import FilesSourceSettings, duration_ms
-from schemas.policy import DetectionPolicy
+from schemas.policy import DetectionPolicy, ProductPolicy, QuietPeriod
 
 DEFAULT = DetectionPolicy()
 HARDLY_ANY = 0.01
@@ -83,7 +83,24 @@ _WORDS: dict[str, tuple[str, Callable[[DetectionPolicy], str]]] = {
         lambda p: f"a signal whose newest words were read more than {length(p.alerting_horizon_ms)} after they were said is history, "
         "and pages nobody",
     ),
+    "products": ("products", lambda p: "; ".join(map(_of_product, p.products)) or "all products are judged alike"),
+    "quiet_periods": (
+        "quiet_periods",
+        lambda p: "; ".join(_of_period(one, p) for one in p.quiet_periods) or "spikes and ramps may open at any time",
+    ),
 }  # fmt: skip
+
+
+def _of_product(one: ProductPolicy) -> str:
+    voices = [] if one.minimum_voices is None else [f"{many(one.minimum_voices, 'voice')} at least"]
+    history = [] if one.minimum_history is None else [f"{many(one.minimum_history, 'step')} of history"]
+    return f"{one.product_id} takes {' and '.join(voices + history) or 'what all take'}"
+
+
+def _of_period(one: QuietPeriod, policy: DetectionPolicy) -> str:
+    of = f" of {', '.join(one.products)}" if one.products else ""
+    why = f" ({one.reason})" if one.reason else ""
+    return f"no spike and no ramp{of} opens from {when(one.since, policy)} until {when(one.until, policy)}{why}; harm is told"
 
 
 def refuse(policy: DetectionPolicy, context: Context) -> None:
@@ -223,6 +240,8 @@ def _series(policy: DetectionPolicy, context: Context) -> int:
 def _shown(name: str, value: object) -> str:
     if name.endswith("_ms") and isinstance(value, int):
         return length(value)
+    if name in ("products", "quiet_periods"):
+        return str(len(value)) if isinstance(value, tuple) else ""
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "7 x lots" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

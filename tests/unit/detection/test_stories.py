@@ -10,6 +10,7 @@ from simulated import DAILY, compacted, day, days, mentions, row, run, watermark
 from pipeline.detection.detector import Detector, Outputs
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
+from schemas.policy import ProductPolicy, QuietPeriod
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
 from schemas.signal import Signal
 
@@ -285,6 +286,32 @@ def test_months_without_data_are_passed_over_at_once() -> None:
     assert detector.absorb(ScoredBlock([row("n", day(2000.5), "price")])).signals == []
     counts = detector.close_all().step_counts
     assert {count.step_start for count in counts} == {day(2000.5)}
+
+
+def test_a_quiet_period_is_not_told_and_neither_is_what_it_leaves_in_the_windows() -> None:
+    parts = world(70, noisy)
+    # The noise is from day 30 to day 50; from day 34 on it would be told.
+    for products, opened_later in (((), False), (("P",), False), (("another",), True)):
+        period = QuietPeriod(day(30), day(50), products, "everybody knows")
+        signals = run(Detector(replace(DAILY, quiet_periods=(period,))), days(parts)).signals
+        assert bool(signals) == opened_later
+    harm = row("h", day(40.5), "product_quality", severity=4)
+    parts[40].append(harm)
+    period = QuietPeriod(day(30), day(50))
+    signals = run(Detector(replace(DAILY, quiet_periods=(period,))), days(parts)).signals
+    assert {signal.kind for signal in signals} == {"severe"}
+
+
+def test_a_product_may_take_more_voices_or_a_longer_history() -> None:
+    parts = world(60, noisy)
+    usual = opened(run(Detector(DAILY), days(parts)))
+    assert len(usual) == 1
+    for own in (ProductPolicy("P", minimum_voices=10_000), ProductPolicy("P", minimum_history=100)):
+        assert run(Detector(replace(DAILY, products=(own,))), days(parts)).signals == []
+    other = replace(DAILY, products=(ProductPolicy("Q", minimum_voices=10_000),))
+    assert opened(run(Detector(other), days(parts))) == usual
+    fewer = replace(DAILY, minimum_voices=10_000, products=(ProductPolicy("P", minimum_voices=3),))
+    assert [one.signal_id for one in opened(run(Detector(fewer), days(parts)))] == [usual[0].signal_id]
 
 
 def test_a_policy_takes_effect_at_the_next_step() -> None:

@@ -15,7 +15,7 @@ from pipeline.runtime.stored_backtest import Counted
 from pipeline.runtime.trial import compare
 from pipeline.runtime.trial_words import summary, told
 from pipeline.settings import FilesSourceSettings, Settings, load_policy
-from schemas.policy import DAY_MS, HOUR_MS, DetectionPolicy
+from schemas.policy import DAY_MS, HOUR_MS, DetectionPolicy, ProductPolicy, QuietPeriod
 
 DEFAULT = DetectionPolicy()
 LOTS = Context(lots=120)
@@ -68,6 +68,17 @@ def test_the_defaults_are_a_promise_and_no_warning() -> None:
         ),
         ("severity_pair_ms", 90_000, "severity_pair 90s (default 7d): two customers"),
         ("alerting_horizon_ms", 3 * DAY_MS, "alerting_horizon 3d (default 1d): a signal whose newest words"),
+        ("products", (), "products 0 (the default): all products are judged alike"),
+        (
+            "products",
+            (ProductPolicy("w7", 5, 14), ProductPolicy("p9")),
+            "products 2 (default 0): w7 takes 5 voices at least and 14 steps of history; p9 takes what all take",
+        ),
+        (
+            "quiet_periods",
+            (QuietPeriod(0, DAY_MS, ("w7",), "a sale"),),
+            "quiet_periods 1 (default 0): no spike and no ramp of w7 opens from 1970-01-01 08:00 until 1970-01-02 08:00 (a sale)",
+        ),
     ],
 )
 def test_each_value_has_words(name: str, value: object, words: str) -> None:

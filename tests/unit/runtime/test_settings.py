@@ -1,9 +1,12 @@
+import datetime as dt
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from pipeline.errors import ConfigurationError
 from pipeline.settings import Settings, duration_ms, load, password, read_secret
+from schemas.policy import DAY_MS, ProductPolicy
 
 GOOD = """
 data_dir: ./radar-data
@@ -27,6 +30,21 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.sources[0].path == tmp_path / "a.csv"
     assert settings.sources[0].form == "csv"
     assert settings.policy().step == "1d"
+
+
+def test_single_products_and_quiet_days_are_in_the_policy(tmp_path: Path) -> None:
+    text = """
+time_zone: Asia/Shanghai
+detection:
+  products: [{product: w7, minimum_voices: 5}]
+  quiet_periods: [{since: 2026-11-11, until: 2026-11-12, products: [w7], reason: 双十一}]
+"""
+    policy = load(write(tmp_path, text)).policy()
+    assert policy.products == (ProductPolicy("w7", minimum_voices=5),)
+    (period,) = policy.quiet_periods
+    assert (period.products, period.reason) == (("w7",), "双十一")
+    begin = dt.datetime(2026, 11, 11, tzinfo=ZoneInfo("Asia/Shanghai")).timestamp() * 1000
+    assert (period.since, period.until) == (begin, begin + 2 * DAY_MS)
 
 
 def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +91,14 @@ def test_the_key_of_pseudonyms_does_not_show(tmp_path: Path, monkeypatch: pytest
             "sources[0].time_zone: 'Mars' does not do",
         ),
         ("detection: {false_signals_per_week: .inf}", "detection.false_signals_per_week"),
+        (
+            "detection: {products: [{product: a}, {product: a}]}",
+            "detection.products",
+        ),
+        (
+            "detection: {quiet_periods: [{since: 2026-11-12, until: 2026-11-11}]}",
+            "until lies before since",
+        ),
         ("detection: {allowed_lateness: 99999999d}", "detection.allowed_lateness: '99999999d' does not do"),
     ],
 )
