@@ -355,6 +355,7 @@ class Absorber:
         units = self._units
         rates = posterior(units, slots, step, self.drift)
         exposure = (field * steps)[:, None] / rates.voices_an_event(rates.rate() * field[:, None])
+        self._mark(slots, step)
         self._age_season(slots, step)
         self._learn_rates(slots, step, 0.0 * exposure, exposure, 0.0 * self._season.prior)
         units.as_of[slots] = step

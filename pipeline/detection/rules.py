@@ -43,7 +43,7 @@ def _of_products(usual: int, own: dict[str, int], units: Units, slots: Ints) -> 
     return np.array([own.get(key[1], usual) if key[0] == "product" else usual for key in units.keys(slots)], np.int64)
 
 
-def quiet(policy: DetectionPolicy, units: Units, slots: Ints, instants: Floats) -> Bools:
+def in_quiet_period(policy: DetectionPolicy, units: Units, slots: Ints, instants: Floats) -> Bools:
     """(n, r): which of these steps, told by their middles (n,), lie in a quiet period of a unit."""
     found = np.zeros((len(instants), len(slots)), np.bool_)
     for period in policy.quiet_periods:

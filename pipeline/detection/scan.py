@@ -29,7 +29,7 @@ from pipeline.detection.baseline import Absorber, Posterior, Prediction, offset,
 from pipeline.detection.counts import StepTable
 from pipeline.detection.entries import TYPES
 from pipeline.detection.exposure import ACTIVITY_SHRINKAGE, Bools, Floats, Ints, activity
-from pipeline.detection.rules import minimum_voices, quiet
+from pipeline.detection.rules import in_quiet_period, minimum_voices
 from pipeline.detection.season import Season, log_factor
 from pipeline.detection.units import Units
 from schemas.policy import DAY_MS, DetectionPolicy
@@ -311,7 +311,7 @@ class Scanner:
         """(W, r): windows that reach into a quiet period, the last one once more."""
         lengths = sorted(policy.windows)
         instants = np.array([self._middle(step - back) for back in range(lengths[-1])])
-        touched = np.logical_or.accumulate(quiet(policy, self._units, slots, instants), axis=0)
+        touched = np.logical_or.accumulate(in_quiet_period(policy, self._units, slots, instants), axis=0)
         reached: Bools = touched[np.array([*lengths, lengths[-1]]) - 1]
         return reached
 

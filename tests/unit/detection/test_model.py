@@ -10,6 +10,7 @@ from pipeline.detection.baseline import (
     CUT_OPEN,
     DISPERSION,
     LONE_PRIOR_VOICES,
+    MARK_DAYS,
     PRIOR_VOICES,
     WOBBLE,
     Absorber,
@@ -201,6 +202,20 @@ def after_silence(step: int, gap: range = range(0)) -> tuple[float, float]:
         cell = np.zeros((1, TYPES))
         absorber.absorb(StepSums(at, np.array([0]), np.ones(1), np.zeros(1), cell), float(at), NO_SPIKES)
     return units.weight[0], units.exposure[0, 0] / units.events[0, 0]
+
+
+@pytest.mark.parametrize("silent", [(), (27, 28, 29)])
+def test_rates_are_marked_every_28_days_also_across_a_silence(silent: tuple[int, ...]) -> None:
+    units = Units()
+    units.add_subject(("product", "P"), 0)
+    units.add(("product", "P", "L"), 0, Lot(100.0, None, None))
+    absorber = Absorber(units, DAY_MS, lambda _: False, NO_SEASON)
+    for step in range(2 * MARK_DAYS + 1):
+        if step not in silent:
+            cell = np.ones((1, TYPES))
+            absorber.absorb(StepSums(step, np.array([0]), np.ones(1), np.zeros(1), cell), float(step), NO_SPIKES)
+    assert units.marked[0].tolist() == [26 if silent else 27, 55]
+    assert (units.marks[0] > 0).all()
 
 
 def test_silence_is_zeros_unless_it_was_a_gap_or_too_long() -> None:
