@@ -52,7 +52,7 @@ class Judged(NamedTuple):
     """What the detector held of the counts of one step, in the order in which they were given."""
 
     p_values: Floats
-    """Corrected for the number of windows: what is held against the promise. 1 where no spike may open now (nobody objects,
+    """Corrected for the number of windows; its mid-p-value is held against the promise. 1 where no spike may open now (nobody objects,
     or too few), NaN where it is too early to say (no history, or too little)."""
     open_spike: Bools
     """Whether a spike is open once the step is closed."""
@@ -148,7 +148,7 @@ class Backtest:
             seen = closing.slots[place] == slot
             p_values[seen] = closing.p_values[place[seen], self._type[series[seen]]]
         opened = np.zeros(len(self._series), np.bool_)
-        opened[[self._at[cell] for cell in self._known.signals.spikes]] = True
+        opened[[self._at[cell] for cell in self._known.signals.risen]] = True
         return Judged(p_values, opened[series], closing.signals)
 
 

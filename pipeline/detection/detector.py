@@ -321,7 +321,7 @@ class Detector:
 
     def _decide(self, scan: Scan) -> list[Signal]:
         silent, spoken, index = self._silent(scan.step), self._spoken(scan.step), self._units.index
-        unheard = {unit: silent and index[unit] not in spoken for unit, _ in self._signals.spikes}
+        unheard = {unit: silent and index[unit] not in spoken for unit, _ in self._signals.risen}
         said = self._spikes.review(scan, self._rules, unheard)
         return said + self._spikes.open(scan, self._rules, self._history(scan.slots))
 

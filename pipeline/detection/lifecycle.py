@@ -56,7 +56,7 @@ class OpenSignals:
     def __init__(self) -> None:
         self.by_id: dict[str, OpenSignal] = {}
         self.spikes: dict[SeriesKey, str] = {}
-        """Slow ramps as well: what keeps a spike from opening."""
+        self.ramps: dict[SeriesKey, str] = {}
         self.severe: dict[SeriesKey, list[str]] = {}
         self.dirty: set[str] = set()
 
@@ -69,7 +69,7 @@ class OpenSignals:
         self.by_id[signal.signal_id] = held
         self.dirty.add(signal.signal_id)
         if signal.kind in RISES:
-            self.spikes[held.series] = signal.signal_id
+            self._rises(signal.kind)[held.series] = signal.signal_id
         else:
             ids = self.severe.setdefault(held.series, [])
             ids.append(signal.signal_id)
@@ -80,11 +80,19 @@ class OpenSignals:
         held = self.by_id.pop(signal_id)
         self.dirty.add(signal_id)
         if held.signal.kind in RISES:
-            del self.spikes[held.series]
+            del self._rises(held.signal.kind)[held.series]
             return
         self.severe[held.series].remove(signal_id)
         if not self.severe[held.series]:
             del self.severe[held.series]
+
+    def _rises(self, kind: SignalKind) -> dict[SeriesKey, str]:
+        return self.ramps if kind == "ramp" else self.spikes
+
+    @property
+    def risen(self) -> set[SeriesKey]:
+        """Series with an open spike or ramp."""
+        return self.spikes.keys() | self.ramps.keys()
 
     def rises(self) -> Iterator[OpenSignal]:
         """The open spikes and ramps, in the order of their ids (a copy: they may close meanwhile)."""

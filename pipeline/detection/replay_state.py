@@ -60,5 +60,8 @@ def _check_promise(opening: Signal, limit: float, rules: Rules, found: Replayed)
         promised = threshold(rules.policy, length, lots)
         if not equal(limit, promised, EXACT):
             found.add("differs", f"threshold: the opening state says {word(limit)}, the policy {word(promised)}")
-    if opening.observed < rules.policy.minimum_voices:
-        found.add("differs", f"observed: {opening.observed} is below minimum_voices {rules.policy.minimum_voices}")
+    subject = opening.subject_id if opening.subject_kind == "product" else None
+    own = (one.minimum_voices for one in rules.policy.products if one.product_id == subject)
+    least = next((voices for voices in own if voices is not None), rules.policy.minimum_voices)
+    if opening.observed < least:
+        found.add("differs", f"observed: {opening.observed} is below minimum_voices {least}")

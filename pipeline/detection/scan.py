@@ -247,6 +247,7 @@ class Scanner:
             & ~reset
             & ~self._reaches_quiet(step, slots, policy)[:, :, None]
         )
+        worth[-1] &= units.marked[slots][:, :1] > units.reset[slots]  # what closed has been told: it is no past
         worth[:-1] &= supported(voices[:-1], Prediction(expected.mean[:-1], expected.size[:-1]))
         worth &= voices > expected.mean
         p_values, mid_p = _tails(expected, voices, worth)

@@ -140,7 +140,10 @@ class SeverityPath:
                 said += self._review(held, about[held.series], step, rules)
         self._reviewed = about
         for series in sorted({series_of(entry) for entry in touched}):
-            said += self._pair(series, self._about(series, known), touched, rules)
+            opened = self._pair(series, self._about(series, known), touched, rules)
+            if opened:  # what was reviewed was another signal of the series
+                self._reviewed.pop(series, None)
+            said += opened
         return said
 
     def finish(self, step: int, rules: Rules) -> None:

@@ -69,12 +69,12 @@ class Spikes:
         self._signals = signals
 
     def slots(self) -> list[int]:
-        """Slots of the units with an open spike."""
-        return [self._units.index[unit] for unit, _ in self._signals.spikes]
+        """Slots of the units with an open spike or ramp."""
+        return [self._units.index[unit] for unit, _ in self._signals.risen]
 
     def alarmed(self) -> Ints:
-        """(m, 2): slot and type of each open spike."""
-        pairs = sorted((self._units.index[unit], type_index) for unit, type_index in self._signals.spikes)
+        """(m, 2): slot and type of each series with an open spike or ramp."""
+        pairs = sorted((self._units.index[unit], type_index) for unit, type_index in self._signals.risen)
         return np.array(pairs, np.int64).reshape(-1, 2)
 
     def review(self, scan: Scan, rules: Rules, unheard: Mapping[UnitKey, bool]) -> list[Signal]:
@@ -155,8 +155,9 @@ class Spikes:
         said = []
         for row, type_index in zip(*(axis.tolist() for axis in np.nonzero(rare)), strict=True):
             unit = self._unit(int(scan.slots[row]))
-            if (unit, type_index) not in self._signals.spikes:
-                at = int(window[row, type_index]) if spike[row, type_index] else scan.ramp
+            series, sudden = (unit, type_index), bool(spike[row, type_index])
+            if series not in self._signals.spikes and (sudden or series not in self._signals.ramps):
+                at = int(window[row, type_index]) if sudden else scan.ramp
                 said += self._open_one(unit, scan, Cell(row, type_index, at), limit, rules)
         return said
 
@@ -178,7 +179,7 @@ class Spikes:
         length, mean = scan.windows[cell.window], float(scan.expected.mean[at])
         rows = self._rows(unit, scan.step, length)
         verdict = self._concentration(scan, cell, rows)
-        if self._explained_elsewhere(unit, scan, cell, rows, verdict.dimension):
+        if self._explained_elsewhere(unit, scan, cell, rows, verdict):
             return []
         against = opening(rows, cell.type_index)
         observed, start = int(scan.voices[at]), rules.steps.start(scan.step)
@@ -216,21 +217,19 @@ class Spikes:
         return [signal]
 
     def _explained_elsewhere(
-        self, unit: UnitKey, scan: Scan, cell: Cell, rows: Sequence[Row], verdict: Dimension
+        self, unit: UnitKey, scan: Scan, cell: Cell, rows: Sequence[Row], verdict: Concentration
     ) -> bool:
         """Whether the excess is another subject's: one lot's for a carrier, region or channel; a carrier's for a lot.
 
         A failing carrier makes every lot that it delivers look late, and every region and channel: its own spike tells it.
-        Of `delivery` a lot is cleared where a carrier explains the excess of its own mentions best, or that of the whole
-        product while no lot does.
+        Of `delivery` a lot is cleared where a carrier explains the excess of its own mentions best (unless it is late with
+        that lot only, which keeps the carrier's own spike from opening), or that of the whole product while no lot does.
         """
         if unit[0] != "product":
             one_lot = held_by_one_lot(rows, cell.type_index, self._expected_of_held(rows, scan, cell))
-            return one_lot or verdict in TOLD_BY.get(unit[0], ())
+            return one_lot or verdict.dimension in TOLD_BY.get(unit[0], ())
         if cell.type_index != DELIVERY:
             return False
-        if verdict == "carrier":
-            return True
         siblings = self._siblings(scan, cell)
         length = scan.windows[cell.window]
         subject = int(self._units.subject[scan.slots[cell.row]])
@@ -238,6 +237,9 @@ class Spikes:
         everyone = [row for member in members for row in self._rows(member, scan.step, length)]
         said = scan.family(subject).mentions[cell.window].sum()
         expected = sum(member.expected for member in siblings) * _share_held(everyone, said)
+        if verdict.dimension == "carrier":
+            delivered = [row for row in everyone if row.carrier == verdict.value]
+            return not held_by_one_lot(delivered, DELIVERY, expected)
         return held_by_one_carrier(everyone, DELIVERY, expected, siblings)
 
     def _unit(self, slot: int) -> UnitKey:
@@ -270,7 +272,12 @@ class Spikes:
         exposure = family.exposure[cell.window, rows] * family.windows[cell.window]
         if not units.by_units[slot]:
             exposure = np.maximum(exposure - voices, 0.0) + 0.5
-        expected = np.nan_to_num(family.expected.mean[cell.window, rows, cell.type_index])
+        expected = family.expected.mean[cell.window, rows, cell.type_index]
+        if cell.window == scan.ramp:  # a young lot has no past to hold its voices against
+            expected = np.where(
+                np.isnan(expected), family.expected.mean[cell.window - 1, rows, cell.type_index], expected
+            )
+        expected = np.nan_to_num(expected)
         lots = [self._unit(int(family.slots[row]))[2] for row in rows]
         facts = zip(lots, voices.tolist(), expected.tolist(), exposure.tolist(), strict=True)
         return sorted(Member(*fact) for fact in facts)

@@ -1,6 +1,7 @@
 """What must happen and what must stay quiet, as small simulated worlds of days."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -160,12 +161,12 @@ def test_two_voices_of_danger_open_a_signal(second: dict[str, object], signals: 
         assert [evidence.mention_id for evidence in signal.evidence] == ["m1", "m2"]
 
 
-def carried(rng: np.random.Generator, number: int, *, failing: bool) -> list[ScoredRow]:
-    """Four lots brought by two carriers; from day 30 one of them fails and half of its mentions complain of it."""
+def carried(rng: np.random.Generator, number: int, *, failing: Sequence[str]) -> list[ScoredRow]:
+    """Four lots brought by two carriers; from day 30 one fails with these lots and many of its mentions complain of it."""
     rows = []
     for lot in LOTS:
         for carrier in ("fast", "slow"):
-            late = 8.0 if failing and carrier == "slow" and number >= 30 else 0.6
+            late = 8.0 if lot in failing and carrier == "slow" and number >= 30 else 0.6
             rows += [
                 replace(one, mention_id=f"{one.mention_id}-{carrier}", author=f"{one.author}-{carrier}")
                 for one in mentions(rng, number, lot=lot, talk=20, complaints=late, kind="delivery", carrier=carrier)
@@ -178,7 +179,7 @@ def carried(rng: np.random.Generator, number: int, *, failing: bool) -> list[Sco
 
 def test_a_failing_carrier_is_named_and_no_lot_is_blamed() -> None:
     rng = np.random.default_rng(8)
-    outputs = run(Detector(DAILY), days([carried(rng, number, failing=True) for number in range(40)]))
+    outputs = run(Detector(DAILY), days([carried(rng, number, failing=LOTS) for number in range(40)]))
     assert {(s.subject_kind, s.subject_id, s.objection_type, s.tier) for s in outputs.signals} == {
         ("carrier", "slow", "delivery", "ticket")
     }
@@ -189,13 +190,21 @@ def test_a_failing_carrier_is_told_once_and_not_for_each_region_and_channel() ->
     rng = np.random.default_rng(8)
     parts = []
     for number in range(40):
-        rows = [replace(one, region=f"R{index % 3}") for index, one in enumerate(carried(rng, number, failing=True))]
+        rows = [replace(one, region=f"R{index % 3}") for index, one in enumerate(carried(rng, number, failing=LOTS))]
         own = [one for one in rows if one.subject_kind == "product"]
         rows += [replace(one, subject_kind="region", subject_id=one.region, primary=False, text="") for one in own]
         rows += [replace(one, subject_kind="channel", subject_id="review", primary=False, text="") for one in own]
         parts.append(rows)
     outputs = run(Detector(DAILY), days(parts))
     assert {(s.subject_kind, s.subject_id) for s in outputs.signals} == {("carrier", "slow")}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_lot_that_one_carrier_is_late_with_is_told(seed: int) -> None:
+    """The lot's excess is the carrier's and the carrier's the lot's: one of the two must tell it."""
+    rng = np.random.default_rng(seed)
+    parts = [carried(rng, number, failing=LOTS[:1]) for number in range(40)]
+    assert opened(run(Detector(DAILY), days(parts)))
 
 
 def test_one_bad_lot_does_not_raise_the_channel_it_is_complained_of_in() -> None:
@@ -277,6 +286,25 @@ def test_a_slow_ramp_is_told_once_though_it_is_learnt_while_it_lasts() -> None:
     assert {(s.kind, s.product_batch_id, s.tier) for s in signals} == {("ramp", "L1", "ticket")}
     assert [s.event for s in signals if s.event != "updated"] == ["opened", "closed"]
     assert day(80) < signals[0].opened_step < day(150)
+
+
+def test_a_sudden_spike_is_told_beside_an_open_ramp() -> None:
+    def rising(rng: np.random.Generator, number: int, lot: str) -> list[ScoredRow]:
+        factor = 1 + 0.8 * min(max(number - 60, 0), 60) / 60 * (lot == "L1")
+        sudden = 3 if lot == "L1" and 135 <= number < 140 else 1
+        return mentions(rng, number, lot=lot, talk=80, complaints=20 * factor * sudden)
+
+    yearly = replace(DAILY, false_signals_per_week=1 / 52)
+    told = opened(run(Detector(yearly), days(world(145, rising, seed=1))))
+    assert [(one.kind, one.product_batch_id) for one in told] == [("ramp", "L1"), ("spike", "L1")]
+
+
+def test_a_lasting_change_is_told_once_and_not_as_a_ramp_again() -> None:
+    def higher(rng: np.random.Generator, number: int, lot: str) -> list[ScoredRow]:
+        return mentions(rng, number, lot=lot, talk=80, complaints=12 if lot == "L1" and number >= 60 else 4)
+
+    yearly = replace(DAILY, false_signals_per_week=1 / 52)
+    assert [one.kind for one in opened(run(Detector(yearly), days(world(200, higher))))] == ["spike"]
 
 
 def test_months_without_data_are_passed_over_at_once() -> None:
