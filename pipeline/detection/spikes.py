@@ -30,6 +30,10 @@ TOLD_BY: dict[str, tuple[Dimension, ...]] = {"region": ("carrier",), "channel": 
 """Kind of subject → kinds whose own spike tells an excess that they explain; never in both directions, or none would."""
 
 
+ALL_BUT = 0.8
+"""Share of a carrier's late deliveries of a product from which on they are one lot's, which is told then."""
+
+
 class Cell(NamedTuple):
     """One series in one window of a scan."""
 
@@ -238,8 +242,10 @@ class Spikes:
         said = scan.family(subject).mentions[cell.window].sum()
         expected = sum(member.expected for member in siblings) * _share_held(everyone, said)
         if verdict.dimension == "carrier":
-            delivered = [row for row in everyone if row.carrier == verdict.value]
-            return not held_by_one_lot(delivered, DELIVERY, expected)
+            late = [
+                row.product_batch_id for row in everyone if row.carrier == verdict.value and row.objects_to(DELIVERY)
+            ]
+            return late.count(unit[2]) < ALL_BUT * len(late)
         return held_by_one_carrier(everyone, DELIVERY, expected, siblings)
 
     def _unit(self, slot: int) -> UnitKey:
