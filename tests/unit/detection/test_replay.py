@@ -13,12 +13,13 @@ from pipeline.detection.entries import entry_of
 from pipeline.detection.rebuild import Spoken
 from pipeline.detection.replay import replay as replay_stored
 from pipeline.detection.replay import span
+from pipeline.detection.replay_state import check_state
 from pipeline.detection.replayed import Replayed, Rules, Stored
 from pipeline.detection.steps import Steps
 from pipeline.detection.voices import tabulate
 from schemas.catalogue import CatalogueEntry
 from schemas.control import CatalogueUpdate, Gap, PolicyUpdate
-from schemas.policy import DetectionPolicy
+from schemas.policy import DetectionPolicy, ProductPolicy
 from schemas.scored import Retraction, ScoredBlock, ScoredRow
 from schemas.signal import Concentration, Signal
 from schemas.step_count import StepCount
@@ -386,3 +387,15 @@ def test_a_slow_ramp_comes_out_again() -> None:
     replayed = replay_stored(stored_of(revisions, outputs.step_counts, outputs.signals, rows, rules), rules)
     assert (replayed.verdict, replayed.findings) == ("equal", [])
     assert len(replayed.confirmed) == 2
+
+
+def test_a_product_with_its_own_least_voices_is_held_against_them() -> None:
+    policy = replace(DAILY, minimum_voices=6, products=(ProductPolicy("P", minimum_voices=2),))
+    rng = np.random.default_rng(0)
+    parts = [mentions(rng, number, lot="L1", talk=8, complaints=0.02 if number < 60 else 5) for number in range(63)]
+    opening = next(one for one in run(Detector(policy), days(parts)).signals if one.event == "opened")
+    assert opening.observed < 6
+    for rules, agrees in ((policy, True), (replace(policy, products=()), False)):
+        found = Replayed()
+        check_state(opening, Rules(rules, "", None, ""), found)
+        assert (found.findings == []) == agrees

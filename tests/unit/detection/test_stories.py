@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -199,12 +200,26 @@ def test_a_failing_carrier_is_told_once_and_not_for_each_region_and_channel() ->
     assert {(s.subject_kind, s.subject_id) for s in outputs.signals} == {("carrier", "slow")}
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_one_lot_that_one_carrier_is_late_with_is_told(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_one_lot_that_one_of_five_carriers_is_late_with_is_told_at_once(seed: int) -> None:
     """The lot's excess is the carrier's and the carrier's the lot's: one of the two must tell it."""
     rng = np.random.default_rng(seed)
-    parts = [carried(rng, number, failing=LOTS[:1]) for number in range(40)]
-    assert opened(run(Detector(DAILY), days(parts)))
+    parts = []
+    for number in range(40):
+        rows = []
+        for lot, carrier, region in product(LOTS, ("c1", "c2", "c3", "c4", "c5"), ("r1", "r2")):
+            late = 8.0 if (lot, carrier) == ("L1", "c1") and number >= 35 else 0.15
+            own = mentions(
+                rng, number, lot=lot, talk=6, complaints=late, kind="delivery", carrier=carrier, region=region
+            )
+            place = f"{carrier}-{region}"
+            rows += [
+                replace(one, mention_id=f"{one.mention_id}-{place}", author=f"{one.author}-{place}") for one in own
+            ]
+        rows += [replace(one, subject_kind="carrier", subject_id=one.carrier, primary=False, text="") for one in rows]
+        parts.append(rows)
+    told = opened(run(Detector(DAILY), days(parts)))
+    assert min(one.opened_step for one in told) <= day(36)
 
 
 def test_one_bad_lot_does_not_raise_the_channel_it_is_complained_of_in() -> None:
@@ -297,6 +312,20 @@ def test_a_sudden_spike_is_told_beside_an_open_ramp() -> None:
     yearly = replace(DAILY, false_signals_per_week=1 / 52)
     told = opened(run(Detector(yearly), days(world(145, rising, seed=1))))
     assert [(one.kind, one.product_batch_id) for one in told] == [("ramp", "L1"), ("spike", "L1")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_young_sibling_without_a_past_is_not_blamed_for_a_ramp(seed: int) -> None:
+    def rising(rng: np.random.Generator, number: int, lot: str) -> list[ScoredRow]:
+        if lot == "L2":
+            return mentions(rng, number, lot=lot, talk=40, complaints=14) if number >= 115 else []
+        if lot != "L1":
+            return []
+        return mentions(rng, number, lot=lot, talk=40, complaints=4 + 8 * min(max(number - 120, 0), 60) / 60)
+
+    ramps = [one for one in opened(run(Detector(DAILY), days(world(175, rising, seed=seed)))) if one.kind == "ramp"]
+    assert [one.product_batch_id for one in ramps] == ["L1"]
+    assert ramps[0].concentration.value != "L2"
 
 
 def test_a_lasting_change_is_told_once_and_not_as_a_ramp_again() -> None:
