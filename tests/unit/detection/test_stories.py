@@ -141,6 +141,20 @@ def test_harm_taken_back_before_its_step_closes_is_closed() -> None:
     assert [(s.event, s.voices) for s in run(Detector(DAILY), records).signals] == [("opened", 1), ("closed", 0)]
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_pair_in_place_of_harm_taken_back_is_reviewed_at_the_next_close(restart: bool) -> None:
+    """It has the id of the signal that was closed in the same close, and is another one."""
+    dangers = [row(f"d{n}", day(1.2 + n / 10), "price", severity=3, author=f"a{n}") for n in range(4)]
+    detector = Detector(DAILY)
+    first = [ScoredBlock([row("m", day(1.1), "price", severity=4)]), ScoredBlock(dangers, [Retraction("m", 1)])]
+    signals = run(detector, [*first, watermark(2)]).signals
+    if restart:
+        detector = Detector.restore(DAILY, [(key, value) for key, value in detector.changes() if value is not None])
+    signals += run(detector, [ScoredBlock([row("q", day(2.5))]), watermark(3)]).signals
+    told = [(signal.event, signal.voices) for signal in signals]
+    assert told == [("opened", 1), ("closed", 0), ("opened", 2), ("updated", 4)]
+
+
 @pytest.mark.parametrize(
     ("second", "signals"),
     [
