@@ -6,6 +6,7 @@ mention are one record; what its mentions count by is shared; what one says that
 
 from array import array
 from collections.abc import Iterator
+from operator import attrgetter
 
 import msgspec
 from msgspec.structs import astuple
@@ -32,24 +33,12 @@ class Said(msgspec.Struct, array_like=True, frozen=True, gc=False):
 NOTHING = b""
 _pack = msgspec.msgpack.Encoder().encode
 _said = msgspec.msgpack.Decoder(Said).decode
+_says = attrgetter(*Said.__struct_fields__)
 
 
 def pack(entry: Entry) -> bytes:
     """What the entry says: the fields of `Said`."""
-    return _pack(
-        (
-            entry.event_time,
-            entry.ingest_time,
-            entry.types,
-            entry.severity,
-            entry.severe_type,
-            entry.intensity,
-            entry.author,
-            entry.signature,
-            entry.primary,
-            entry.quotes,
-        )
-    )
+    return _pack(_says(entry))
 
 
 class OpenStep:

@@ -234,18 +234,17 @@ class Spikes:
             return one_lot or verdict.dimension in TOLD_BY.get(unit[0], ())
         if cell.type_index != DELIVERY:
             return False
-        siblings = self._siblings(scan, cell)
         length = scan.windows[cell.window]
         subject = int(self._units.subject[scan.slots[cell.row]])
         members = self._units.members[subject]
         everyone = [row for member in members for row in self._rows(member, scan.step, length)]
-        said = scan.family(subject).mentions[cell.window].sum()
-        expected = sum(member.expected for member in siblings) * _share_held(everyone, said)
         if verdict.dimension == "carrier":
             late = [
                 row.product_batch_id for row in everyone if row.carrier == verdict.value and row.objects_to(DELIVERY)
             ]
             return late.count(unit[2]) < ALL_BUT * len(late)
+        siblings, said = self._siblings(scan, cell), scan.family(subject).mentions[cell.window].sum()
+        expected = sum(member.expected for member in siblings) * _share_held(everyone, said)
         return held_by_one_carrier(everyone, DELIVERY, expected, siblings)
 
     def _unit(self, slot: int) -> UnitKey:

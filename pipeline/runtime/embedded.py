@@ -30,7 +30,7 @@ from schemas.control import CatalogueUpdate, ControlRecord, PolicyUpdate, Waterm
 from schemas.dead_letter import DeadLetter
 from schemas.mention import Mention
 from schemas.policy import DetectionPolicy
-from schemas.scored import Retraction, ScoredBlock, ScoredRow
+from schemas.scored import ScoredBlock, ScoredRow
 from schemas.signal import Signal
 
 BLOCK_SIZE = 15_000
@@ -126,10 +126,9 @@ class EmbeddedRuntime:
         while mentions := block.mentions[:SCORED_TOGETHER]:
             del block.mentions[:SCORED_TOGETHER]  # what is scored need not be kept
             with metrics.STAGE_SECONDS.labels("score").time():
-                rows = self._scorer.score(mentions)
-            retractions = [Retraction(one.mention_id, one.revision) for one in mentions if one.revision]
-            self._detect(ScoredBlock(rows, retractions), outputs)
-            primary += (row for row in rows if row.primary)
+                scored = self._scorer.scored(mentions)
+            self._detect(scored, outputs)
+            primary += (row for row in scored.rows if row.primary)
         for gap in block.gaps:
             self._detect(gap, outputs)
         if block.watermark is not None:

@@ -21,7 +21,7 @@ from pipeline.scoring.scorer import Scorer
 from pipeline.settings import FilesSourceSettings, Settings
 from schemas.control import CatalogueUpdate, ControlRecord, Watermark
 from schemas.policy import DetectionPolicy
-from schemas.scored import Retraction, ScoredBlock
+from schemas.scored import ScoredBlock
 from schemas.vocabulary import ANY_OBJECTION
 
 BLOCK_SIZE = 2000
@@ -141,8 +141,7 @@ def _source(settings: Settings, name: str | None) -> FilesSourceSettings:
 
 def _scored(block: Block, scorer: Scorer) -> list[ScoredBlock | ControlRecord]:
     """A block as detection gets it."""
-    retractions = [Retraction(one.mention_id, one.revision) for one in block.mentions if one.revision]
-    found: list[ScoredBlock | ControlRecord] = [ScoredBlock(scorer.score(block.mentions), retractions), *block.gaps]
+    found: list[ScoredBlock | ControlRecord] = [scorer.scored(block.mentions), *block.gaps]
     return found if block.watermark is None else [*found, Watermark("", block.watermark)]
 
 

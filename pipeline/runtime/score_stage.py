@@ -18,7 +18,7 @@ from pipeline.settings import ScoringSettings
 from schemas.codec import RawRecord, ScoredRecord, encode
 from schemas.control import CatalogueUpdate, Watermark
 from schemas.mention import Mention
-from schemas.scored import Retraction, ScoredBlock, ScoredRow
+from schemas.scored import ScoredBlock, ScoredRow
 
 _log = logging.getLogger(__name__)
 
@@ -109,13 +109,12 @@ class PartitionScore:
     def _flush(self, mentions: list[Mention], watermark: int | None, outputs: list[Output]) -> None:
         if mentions:
             with metrics.STAGE_SECONDS.labels("score").time():
-                rows = self._stage.scorer(self._in_force()).score(mentions)
-            retractions = [Retraction(one.mention_id, one.revision) for one in mentions if one.revision]
+                scored = self._stage.scorer(self._in_force()).scored(mentions)
             by_partition: dict[int, list[ScoredRow]] = {}
-            for row in rows:
+            for row in scored.rows:
                 by_partition.setdefault(partition_of(row, self._stage.partitions), []).append(row)
-            for partition in range(self._stage.partitions) if retractions else sorted(by_partition):
-                self._pack(ScoredBlock(by_partition.get(partition, []), retractions), partition, outputs)
+            for partition in range(self._stage.partitions) if scored.retractions else sorted(by_partition):
+                self._pack(ScoredBlock(by_partition.get(partition, []), scored.retractions), partition, outputs)
         if watermark is not None:
             self._to_all(Watermark("", watermark), outputs)
 

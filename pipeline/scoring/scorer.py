@@ -13,7 +13,7 @@ from pipeline.scoring.sentiment import SentimentHead
 from pipeline.scoring.signature import signatures
 from schemas.catalogue import CatalogueEntry
 from schemas.mention import Mention
-from schemas.scored import Objection, ScoredRow
+from schemas.scored import Objection, Retraction, ScoredBlock, ScoredRow
 from schemas.vocabulary import Emotion, Flag, ObjectionType, Polarity, SpeechAct
 
 _PIECE_CHARACTERS = 200_000
@@ -75,6 +75,11 @@ class Scorer:
             f";catalogue={self._attributor.version}"
         )
         """What made a row; rows with equal versions are comparable."""
+
+    def scored(self, mentions: Sequence[Mention]) -> ScoredBlock:
+        """What detection is told of mentions: their rows, and what those that are edits take back."""
+        retractions = [Retraction(one.mention_id, one.revision) for one in mentions if one.revision]
+        return ScoredBlock(self.score(mentions), retractions)
 
     def score(self, block: Sequence[Mention]) -> list[ScoredRow]:
         """All rows of a block, those of one mention together and its primary row first.
